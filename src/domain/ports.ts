@@ -1,0 +1,276 @@
+/**
+ * The interfaces through which the outside comes in. Declared here by the side that needs them;
+ * adapters implement them in storage and daemon; `daemon/wire.ts` joins them.
+ */
+import type { ChunkManifest } from "./chunk-manifest.ts";
+
+/* ---- effects -------------------------------------------------------------------------------- */
+
+export interface Clock {
+  /** Wall clock, milliseconds since the epoch. Only for showing and for stored timestamps. */
+  now(): number;
+  /** Monotonic milliseconds, for durations and deadlines. */
+  monotonic(): number;
+  /** Resolves after `ms`; rejects with the signal's reason when it aborts. */
+  sleep(ms: number, options?: { signal?: AbortSignal }): Promise<void>;
+  /** Calls back once after `ms`, without keeping the process alive. */
+  after(ms: number, callback: () => void): { cancel(): void };
+}
+
+export interface Random {
+  bytes(length: number): Uint8Array;
+  /** RFC 9562 version 4. */
+  uuid(): string;
+}
+
+export type LogFields = Record<string, unknown>;
+
+export interface Log {
+  debug(message: string, fields?: LogFields): void;
+  info(message: string, fields?: LogFields): void;
+  warn(message: string, fields?: LogFields): void;
+  error(message: string, fields?: LogFields): void;
+  child(fields: LogFields): Log;
+}
+
+/* ---- image sources -------------------------------------------------------------------------- */
+
+/** Registry credentials are used and dropped: never stored, never logged. */
+export interface RegistryCredentials {
+  readonly username: string;
+  readonly password: string;
+}
+
+export interface Platform {
+  readonly os: "linux";
+  /** OCI architecture: amd64, arm64, … */
+  readonly architecture: string;
+  readonly variant?: string;
+}
+
+export interface LayerDescriptor {
+  /** `sha256:<hex>` of the blob as stored (compressed). */
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly mediaType: string;
+  readonly compression: "gzip" | "zstd" | "none";
+  /** `sha256:<hex>` of the uncompressed tar, from the image config. */
+  readonly diffId: string;
+}
+
+/** What is kept of the OCI image config (spec §3.3). */
+export interface ImageConfig {
+  readonly architecture: string;
+  readonly os: string;
+  readonly entrypoint: readonly string[];
+  readonly cmd: readonly string[];
+  readonly env: readonly string[];
+  readonly working_dir: string;
+  readonly user: string;
+  readonly exposed_ports: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** An image whose manifest and config have been fetched and verified; its layers can be opened. */
+export interface ResolvedImage {
+  /** The bare digest of the platform's manifest, `sha256:<hex>`, whatever the source was. */
+  readonly digest: string;
+  /** The reference as it is shown: normalised, without credentials. */
+  readonly reference: string;
+  readonly config: ImageConfig;
+  /** Lowest first. */
+  readonly layers: readonly LayerDescriptor[];
+  /**
+   * The blob of layer `index` as stored, checked against its digest at its end (the stream errors with
+   * `image_digest_mismatch`). May be called for several layers at once.
+   */
+  openLayer(
+    index: number,
+    options?: { signal?: AbortSignal; onBytes?: (bytes: number) => void },
+  ): AsyncIterable<Uint8Array>;
+  /** Releases scratch files and connections; may be called twice. */
+  close(): Promise<void>;
+}
+
+export interface ImageSource {
+  /**
+   * @param reference `host/name:tag`, `…@sha256:…`, `oci:DIR[:tag]`, `oci-archive:FILE`, `docker-archive:FILE`.
+   * @throws AppError invalid_image_reference, image_not_found, image_platform_missing,
+   *   registry_unauthorized, registry_unavailable, image_digest_mismatch, image_refused
+   */
+  resolve(
+    reference: string,
+    options: {
+      platform: Platform;
+      credentials?: RegistryCredentials;
+      /** A folder of this job's own for what must be kept on disk; emptied by `close`. */
+      scratchDir: string;
+      signal?: AbortSignal;
+    },
+  ): Promise<ResolvedImage>;
+}
+
+/* ---- image to ext4 -------------------------------------------------------------------------- */
+
+/** What is baked into the root filesystem besides the image (spec §3.9). Bytes, read once. */
+export interface BakeInputs {
+  /** PEM of the CubeEgress root CA; absent when not wanted. */
+  readonly caPem?: Uint8Array;
+  /** The in-guest agent for /usr/local/bin/envd; absent when not wanted. */
+  readonly envd?: Uint8Array;
+}
+
+export interface BakeResult {
+  readonly ca_baked: boolean;
+  readonly ca_seeded: boolean;
+  readonly ca_targets_written: number;
+  readonly envd_installed: boolean;
+}
+
+export interface RootfsBuildOptions {
+  /** Free space for growth beyond the default sizing (spec §3.8), in bytes. */
+  readonly extraFreeBytes?: number;
+  readonly bake?: BakeInputs;
+}
+
+export interface RootfsBuildProgress {
+  /** Compressed bytes read so far and in total, layers ended and in total. */
+  readonly downloadedBytes: number;
+  readonly totalBytes: number;
+  readonly completedLayers: number;
+  readonly totalLayers: number;
+  /** Entries and bytes put into the filesystem so far. */
+  readonly entries: number;
+  readonly writtenBytes: number;
+  /** Which seed phase the work is in now. */
+  readonly phase: "PULLING" | "UNPACKING" | "BUILDING_EXT4";
+}
+
+export interface RootfsBuildResult {
+  /** `sha256:<hex>` of the encoded chunk manifest. */
+  readonly digest: string;
+  readonly manifest: ChunkManifest;
+  readonly sizeBytes: number;
+  /** Bytes of regular files in the image. */
+  readonly dataBytes: number;
+  readonly entries: number;
+  readonly bake: BakeResult;
+  readonly timings: Readonly<Record<string, number>>;
+}
+
+export interface RootfsBuilder {
+  /**
+   * Streams the layers into an ext4 file at `outputPath` (which must not exist). On failure the file is
+   * removed. The file is written and, when `sync`, flushed to disk.
+   * @throws AppError image_refused, image_digest_mismatch, image_too_large, disk_space_low, ca_invalid
+   */
+  build(
+    image: ResolvedImage,
+    outputPath: string,
+    options: RootfsBuildOptions & {
+      sync: boolean;
+      signal?: AbortSignal;
+      onProgress?: (progress: RootfsBuildProgress) => void;
+    },
+  ): Promise<RootfsBuildResult>;
+}
+
+/* ---- runtime driver (design §7) -------------------------------------------------------------- */
+
+/** The versions compat compares. Blank means unknown. */
+export interface ComponentVersions {
+  readonly guest_image_version: string;
+  readonly agent_version: string;
+  readonly kernel_version: string;
+  /** More that memory snapshots depend on: QEMU version, machine type, CPU model. */
+  readonly extra: Readonly<Record<string, string>>;
+}
+
+export interface DriverProbe {
+  readonly available: boolean;
+  /** Why not, or what was chosen: "qemu 7.2 with tcg: /dev/kvm did not boot a trial guest in 5 s". */
+  readonly detail: string;
+  readonly accelerator?: "kvm" | "tcg";
+}
+
+/** What a guest runs; made from the template's generated create request (spec §3.10). */
+export interface GuestSpec {
+  readonly command: readonly string[];
+  readonly args: readonly string[];
+  readonly env: readonly string[];
+  readonly workingDir: string;
+  readonly cpuMillis: number;
+  readonly memoryMib: number;
+  readonly exposedPorts: readonly number[];
+  readonly probe?: GuestProbe;
+}
+
+export interface GuestProbe {
+  readonly port: number;
+  readonly path: string;
+  readonly timeoutMs: number;
+  readonly periodMs: number;
+  readonly successThreshold: number;
+  readonly failureThreshold: number;
+}
+
+/** A template's VM snapshot on this node. Physical detail: it never leaves the node. */
+export interface DriverSnapshot {
+  readonly templateId: string;
+  readonly driver: string;
+  /** Everything the driver made for it, removed as a whole. */
+  readonly dir: string;
+  readonly versions: ComponentVersions;
+  readonly bytes: number;
+  readonly timings: Readonly<Record<string, number>>;
+}
+
+export interface DriverSandbox {
+  readonly sandboxId: string;
+  readonly templateId: string;
+  readonly pid?: number;
+  /** Guest port → host address that reaches it. */
+  readonly ports: Readonly<Record<string, { host: string; port: number }>>;
+  readonly timings: Readonly<Record<string, number>>;
+}
+
+export type GuestLog = (line: string) => void;
+
+export interface RuntimeDriver {
+  readonly name: "qemu" | "rootfs" | "exec";
+  probe(options?: { signal?: AbortSignal }): Promise<DriverProbe>;
+  versions(): Promise<ComponentVersions>;
+  /**
+   * Boots the template once on its own copy-on-write disk, waits for the readiness probe, snapshots
+   * memory, device state and disk into `dir` (made by this call, removed again when it fails), and ends
+   * the VM.
+   * @throws AppError guest_assets_missing, guest_boot_failed, guest_probe_failed, snapshot_failed
+   */
+  makeSnapshot(
+    input: { templateId: string; rootfsPath: string; guest: GuestSpec; dir: string },
+    options?: { signal?: AbortSignal; onLog?: GuestLog; onStep?: (step: string) => void },
+  ): Promise<DriverSnapshot>;
+  /** Drops what `makeSnapshot` made, and any process still waiting on it. No error if it is gone. */
+  removeSnapshot(snapshot: DriverSnapshot): Promise<void>;
+  /** True when the snapshot's files are all there and of the sizes recorded when it was made. */
+  hasSnapshot(snapshot: DriverSnapshot): Promise<boolean>;
+  /**
+   * Starts a sandbox from a snapshot. Resolves when the guest is running.
+   * @throws AppError restore_failed, sandbox_already_exists
+   */
+  restore(
+    input: { sandboxId: string; snapshot: DriverSnapshot; guest: GuestSpec; dir: string },
+    options?: { signal?: AbortSignal },
+  ): Promise<DriverSandbox>;
+  /** Ends the sandbox and removes its folder. No error if it is gone. */
+  stop(sandboxId: string): Promise<void>;
+  /** The sandboxes that run now, those found again after a daemon restart included. */
+  list(): Promise<readonly DriverSandbox[]>;
+  /** Ends the VM processes this driver's folders name that no sandbox owns; answers their pids. */
+  reap(): Promise<readonly number[]>;
+  usage(): Promise<{ sandboxes: number; processes: number; memoryBytes: number }>;
+  /** Keeps up to `size` processes waiting for the snapshot, so that `restore` is faster. */
+  warm(snapshot: DriverSnapshot, guest: GuestSpec, size: number): Promise<void>;
+  /** Ends helpers and waiting processes; sandboxes stay when `keepSandboxes`. */
+  close(options: { keepSandboxes: boolean }): Promise<void>;
+}
