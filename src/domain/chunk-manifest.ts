@@ -1,8 +1,9 @@
 /**
- * The chunk manifest of an artifact: the SHA-256 of each fixed-size chunk of the file, in order. A chunk
- * of zeros is a hole: its hash is never computed, it is written as 32 zero bytes and never transferred.
- * The artifact's digest is the SHA-256 of the encoded manifest, so it can be computed while the file is
- * written in any order, each chunk can be verified alone, and no zero is ever hashed.
+ * The chunk manifest of an artifact: the SHA-256 of each fixed-size chunk of the file, in order. A
+ * chunk of zeros is a hole: its hash is never computed, it is written as 32 zero bytes and never
+ * transferred. The artifact's digest is the SHA-256 of the encoded manifest, so it can be computed
+ * while the file is written in any order, each chunk can be verified alone, and no zero is ever
+ * hashed.
  *
  * Encoding (little-endian): 8 bytes magic `TCCHUNK1`, u32 chunk size, u32 zero, u64 file size, then
  * ceil(size / chunk size) hashes of 32 bytes.

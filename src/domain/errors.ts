@@ -1,12 +1,15 @@
 /**
- * Every failure that leaves a function of ours on purpose. One table gives each code its HTTP status,
- * title, CLI exit code, log level and whether trying again can help; a code without its row does not
- * compile. The seed's errors map one to one (spec §2.15).
+ * Every failure that leaves a function of ours on purpose. One table gives each code its HTTP
+ * status, title, CLI exit code, log level and whether trying again can help; a code without its
+ * row does not compile. The seed's errors map one to one (spec §2.15).
  */
 interface ErrorRow {
   readonly status: number;
   readonly title: string;
-  /** CLI exit code: 1 failed, 2 usage, 3 not found, 4 conflict, 5 no daemon, 6 stale, 7 timed out, 8 not allowed, 75 later, 78 configuration. */
+  /**
+   * CLI exit code: 1 failed, 2 usage, 3 not found, 4 conflict, 5 no daemon, 6 stale, 7 timed out,
+   * 8 not allowed, 75 later, 78 configuration.
+   */
   readonly exit: number;
   readonly level: "debug" | "info" | "warn" | "error";
   readonly retryable: boolean;
@@ -137,15 +140,18 @@ export const isAppError = (error: unknown, code?: ErrorCode): error is AppError 
 /** The texts of an error and its causes, outermost first, joined by `: `. */
 export function errorText(error: unknown): string {
   const parts: string[] = [];
-  for (let at: unknown = error; at !== undefined && parts.length < 6; ) {
-    const text = at instanceof Error ? at.message : String(at);
+  for (let at: unknown = error; at !== undefined && parts.length < 6;) {
+    const text =
+      at instanceof Error ? at.message : typeof at === "string" ? at : JSON.stringify(at);
     if (text !== "" && !parts.some((part) => part.includes(text))) parts.push(text);
     at = at instanceof Error ? at.cause : undefined;
   }
   return parts.join(": ") || "unknown error";
 }
 
-/** For a `switch` that has handled every case: does not compile otherwise, throws if it is reached. */
+/**
+ * For a `switch` that has handled every case: does not compile otherwise, throws if it is reached.
+ */
 export function unreachable(value: never): never {
   throw new Error(`unreachable: ${JSON.stringify(value)}`);
 }

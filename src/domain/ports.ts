@@ -81,8 +81,8 @@ export interface ResolvedImage {
   /** Lowest first. */
   readonly layers: readonly LayerDescriptor[];
   /**
-   * The blob of layer `index` as stored, checked against its digest at its end (the stream errors with
-   * `image_digest_mismatch`). May be called for several layers at once.
+   * The blob of layer `index` as stored, checked against its digest at its end (the stream errors
+   * with `image_digest_mismatch`). May be called for several layers at once.
    */
   openLayer(
     index: number,
@@ -94,7 +94,8 @@ export interface ResolvedImage {
 
 export interface ImageSource {
   /**
-   * @param reference `host/name:tag`, `…@sha256:…`, `oci:DIR[:tag]`, `oci-archive:FILE`, `docker-archive:FILE`.
+   * @param reference `host/name:tag`, `…@sha256:…`, `oci:DIR[:tag]`, `oci-archive:FILE`,
+   * `docker-archive:FILE`.
    * @throws AppError invalid_image_reference, image_not_found, image_platform_missing,
    *   registry_unauthorized, registry_unavailable, image_digest_mismatch, image_refused
    */
@@ -160,9 +161,10 @@ export interface RootfsBuildResult {
 
 export interface RootfsBuilder {
   /**
-   * Streams the layers into an ext4 file at `outputPath` (which must not exist). On failure the file is
-   * removed. The file is written and, when `sync`, flushed to disk.
-   * @throws AppError image_refused, image_digest_mismatch, image_too_large, disk_space_low, ca_invalid
+   * Streams the layers into an ext4 file at `outputPath` (which must not exist). On failure the
+   * file is removed. The file is written and, when `sync`, flushed to disk.
+   * @throws AppError image_refused, image_digest_mismatch, image_too_large, disk_space_low,
+   * ca_invalid
    */
   build(
     image: ResolvedImage,
@@ -188,7 +190,9 @@ export interface ComponentVersions {
 
 export interface DriverProbe {
   readonly available: boolean;
-  /** Why not, or what was chosen: "qemu 7.2 with tcg: /dev/kvm did not boot a trial guest in 5 s". */
+  /**
+   * Why not, or what was chosen: "qemu 7.2 with tcg: /dev/kvm did not boot a trial guest in 5 s".
+   */
   readonly detail: string;
   readonly accelerator?: "kvm" | "tcg";
 }
@@ -242,15 +246,17 @@ export interface RuntimeDriver {
   versions(): Promise<ComponentVersions>;
   /**
    * Boots the template once on its own copy-on-write disk, waits for the readiness probe, snapshots
-   * memory, device state and disk into `dir` (made by this call, removed again when it fails), and ends
-   * the VM.
+   * memory, device state and disk into `dir` (made by this call, removed again when it fails), and
+   * ends the VM.
    * @throws AppError guest_assets_missing, guest_boot_failed, guest_probe_failed, snapshot_failed
    */
   makeSnapshot(
     input: { templateId: string; rootfsPath: string; guest: GuestSpec; dir: string },
     options?: { signal?: AbortSignal; onLog?: GuestLog; onStep?: (step: string) => void },
   ): Promise<DriverSnapshot>;
-  /** Drops what `makeSnapshot` made, and any process still waiting on it. No error if it is gone. */
+  /**
+   * Drops what `makeSnapshot` made, and any process still waiting on it. No error if it is gone.
+   */
   removeSnapshot(snapshot: DriverSnapshot): Promise<void>;
   /** True when the snapshot's files are all there and of the sizes recorded when it was made. */
   hasSnapshot(snapshot: DriverSnapshot): Promise<boolean>;
