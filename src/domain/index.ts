@@ -1,3 +1,13 @@
-export * from "./errors.ts";
+export * from "./artifact.ts";
 export * from "./chunk-manifest.ts";
+export * from "./compat.ts";
+export * from "./entry.ts";
+export * from "./errors.ts";
+export * from "./ids.ts";
+export * from "./job.ts";
+export * from "./limits.ts";
+export * from "./machine.ts";
 export type * from "./ports.ts";
+export * from "./schema.ts";
+export type * from "./service.ts";
+export * from "./template.ts";

@@ -3,6 +3,8 @@
  * adapters implement them in storage and daemon; `daemon/wire.ts` joins them.
  */
 import type { ChunkManifest } from "./chunk-manifest.ts";
+import type { Entry, EntryKind } from "./entry.ts";
+import type { ArtifactRecord } from "./schema.ts";
 
 /* ---- effects -------------------------------------------------------------------------------- */
 
@@ -279,4 +281,124 @@ export interface RuntimeDriver {
   warm(snapshot: DriverSnapshot, guest: GuestSpec, size: number): Promise<void>;
   /** Ends helpers and waiting processes; sandboxes stay when `keepSandboxes`. */
   close(options: { keepSandboxes: boolean }): Promise<void>;
+}
+
+/* ---- catalog (storage) ----------------------------------------------------------------------- */
+
+/** One write to a local table: physical detail that never leaves this node. */
+export interface LocalWrite {
+  readonly table: LocalTableName;
+  readonly key: string;
+  /** Absent: the row is deleted. */
+  readonly value?: unknown;
+}
+
+export type LocalTableName =
+  /** template id → DriverSnapshot: where this node keeps a template's VM snapshot. */
+  | "driver-snapshot"
+  /** sandbox id → SandboxInfo and its folder. */
+  | "sandbox"
+  /** job id / zero-padded sequence → JobLogLine. */
+  | "job-log"
+  /** idempotency key → stored answer. */
+  | "idempotency"
+  /** zero-padded sequence → audit row. */
+  | "audit"
+  /** small single values: node incarnation, KVM trial outcome, … */
+  | "setting";
+
+export interface LocalTable {
+  get(key: string): Promise<unknown>;
+  put(key: string, value: unknown): Promise<void>;
+  delete(key: string): Promise<void>;
+  /** Rows whose key starts with `prefix`, in key order, after `after` when given. */
+  range(options?: {
+    prefix?: string;
+    after?: string;
+    limit?: number;
+    reverse?: boolean;
+  }): AsyncIterable<readonly [key: string, value: unknown]>;
+}
+
+export interface CatalogHealth {
+  readonly writable: boolean;
+  /** Blank when writable. */
+  readonly reason: string;
+  readonly entries: number;
+}
+
+/**
+ * The node's own copy of everything replicated, all of it in memory and durable in LevelDB, and the
+ * node's local tables beside it. Reads are synchronous; values must not be changed by the reader.
+ */
+export interface Catalog {
+  get<K extends EntryKind>(owner: string, kind: K, id: string): Entry<K> | undefined;
+  /** Live entries (no tombstones) of a kind, ordered by id, then owner. */
+  list<K extends EntryKind>(kind: K, options?: { id?: string; owner?: string }): Iterable<Entry<K>>;
+  /**
+   * Applies entries that supersede what is held, and local writes, in one durable batch; several
+   * calls at once share a sync. Answers the entries that were applied. Subscribers are told after
+   * the sync. With `sync: false` (progress facts) the batch is not flushed.
+   * @throws AppError catalog_degraded when the disk refuses, catalog_unavailable after close
+   */
+  merge(
+    entries: readonly Entry[],
+    options?: { local?: readonly LocalWrite[]; sync?: boolean },
+  ): Promise<readonly Entry[]>;
+  subscribe(listener: (entry: Entry) => void): () => void;
+  /** Changes applied after local sequence `since`, latest of each entry only, oldest first. */
+  changes(since: number, limit: number): Promise<readonly { sequence: number; entry: Entry }[]>;
+  /** Order-independent hash of all (owner, kind, id, version), hex. */
+  stateHash(): string;
+  table(name: LocalTableName): LocalTable;
+  health(): CatalogHealth;
+  close(): Promise<void>;
+}
+
+/* ---- artifact store (storage) ---------------------------------------------------------------- */
+
+/** What lies beside the bytes, so that a lost catalog loses no artifact. */
+export interface ArtifactSidecar {
+  readonly artifact: ArtifactRecord;
+}
+
+export interface StoredArtifact {
+  readonly artifactId: string;
+  readonly digest: string;
+  readonly path: string;
+  readonly sizeBytes: number;
+}
+
+export interface ArtifactStore {
+  /** A path on the store's filesystem for a file that `publish` will take; in `work/`. */
+  scratchPath(name: string): string;
+  /**
+   * Makes a finished file visible under its digest, with its manifest and sidecar: fsync, rename,
+   * fsync of the folder. When those bytes are held already the scratch file is dropped.
+   */
+  publish(
+    scratchPath: string,
+    manifest: ChunkManifest,
+    sidecar: ArtifactSidecar,
+  ): Promise<StoredArtifact>;
+  /** Adds another artifact id to bytes that are held (equal build key). */
+  addSidecar(digest: string, sidecar: ArtifactSidecar): Promise<StoredArtifact>;
+  /** The artifact when its file is there, regular, and of the recorded size. */
+  find(artifactId: string): StoredArtifact | undefined;
+  findDigest(digest: string): { path: string; sizeBytes: number } | undefined;
+  manifest(digest: string): Promise<ChunkManifest>;
+  /** @throws AppError artifact_source_missing */
+  read(
+    artifactId: string,
+    range?: { start: number; end: number },
+  ): Promise<AsyncIterable<Uint8Array>>;
+  /**
+   * Recomputes every chunk. @throws AppError artifact_corrupt naming the chunks,
+   * artifact_source_missing
+   */
+  verify(digest: string, options?: { signal?: AbortSignal }): Promise<void>;
+  /** Drops the artifact id, and the bytes with the last id that names them. */
+  remove(artifactId: string): Promise<void>;
+  /** What is on disk: read at start; half-published and scratch files have been swept. */
+  inventory(): readonly ArtifactSidecar[];
 }

@@ -1,0 +1,68 @@
+/**
+ * Every replicated entry is (owner, kind, id) → (version, value or tombstone), and the one merge
+ * rule is: the higher version wins (design §3). A record's owner is the cluster and its version
+ * comes from a quorum; a fact's owner is the only node that writes it.
+ */
+import {
+  artifactRecordSchema,
+  holdingSchema,
+  jobProgressSchema,
+  jobRecordSchema,
+  nodeFactSchema,
+  replicaSchema,
+  templateRecordSchema,
+  type ArtifactRecord,
+  type Holding,
+  type JobProgress,
+  type JobRecord,
+  type NodeFact,
+  type ReplicaStatus,
+  type TemplateRecord,
+} from "./schema.ts";
+
+export const CLUSTER = "@cluster";
+
+export interface RecordValues {
+  template: TemplateRecord;
+  job: JobRecord;
+  artifact: ArtifactRecord;
+}
+
+export interface FactValues {
+  node: NodeFact;
+  replica: ReplicaStatus;
+  holding: Holding;
+  "job-progress": JobProgress;
+}
+
+export type EntryValues = RecordValues & FactValues;
+export type RecordKind = keyof RecordValues;
+export type FactKind = keyof FactValues;
+export type EntryKind = keyof EntryValues;
+
+/** The schema that a value must pass when it is written and when it is read back. */
+export const ENTRY_SCHEMAS = {
+  template: templateRecordSchema,
+  job: jobRecordSchema,
+  artifact: artifactRecordSchema,
+  node: nodeFactSchema,
+  replica: replicaSchema,
+  holding: holdingSchema,
+  "job-progress": jobProgressSchema,
+} as const satisfies Record<EntryKind, unknown>;
+
+export interface Entry<K extends EntryKind = EntryKind> {
+  readonly owner: string;
+  readonly kind: K;
+  readonly id: string;
+  /** Positive; rises by one with each change of a record, and with each of a node's own facts. */
+  readonly version: number;
+  /** Absent: a tombstone. */
+  readonly value?: EntryValues[K];
+}
+
+/** True when `incoming` replaces `current`: the one merge rule. */
+export const supersedes = (
+  incoming: { readonly version: number },
+  current: { readonly version: number } | undefined,
+): boolean => current === undefined || incoming.version > current.version;

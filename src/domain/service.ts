@@ -1,0 +1,120 @@
+/**
+ * The read side and the write side of a daemon, as the HTTP routes, the page and the tests use
+ * them. Reads of the replicated state are answered from memory; only logs and files touch the disk.
+ */
+import type {
+  ArtifactInfo,
+  ChangeEvent,
+  CreateFromImageRequest,
+  JobInfo,
+  JobLogLine,
+  NodeFact,
+  ReplicaStatus,
+  ResolveResult,
+  RunSandboxRequest,
+  SandboxInfo,
+  SandboxRequest,
+  TemplateInfo,
+} from "./schema.ts";
+
+export interface Page<T> {
+  readonly items: readonly T[];
+  /** Opaque; absent on the last page. */
+  readonly next_token?: string;
+}
+
+export interface PageRequest {
+  readonly limit?: number;
+  readonly next_token?: string;
+}
+
+export interface Overview {
+  readonly node: NodeFact;
+  readonly templates: Readonly<Record<string, number>>;
+  readonly jobs: Readonly<Record<string, number>>;
+  readonly sandboxes: number;
+  readonly active_jobs: readonly JobInfo[];
+  /** What needs an operator: failed templates and jobs, low disk, a driver that cannot run. */
+  readonly attention: readonly {
+    readonly subject: string;
+    readonly kind: "template" | "job" | "node";
+    readonly since: string;
+    readonly why: string;
+    readonly next: string;
+  }[];
+}
+
+export interface Queries {
+  readonly nodeId: string;
+  overview(): Overview;
+  /**
+   * Most recently updated first (spec §2.5); a running build without definition shows as an entry.
+   */
+  listTemplates(
+    filter?: PageRequest & { status?: string; text?: string; label?: string },
+  ): Page<TemplateInfo>;
+  /** By id, then by display name. @throws AppError template_not_found */
+  template(idOrName: string): TemplateInfo;
+  /** The stored create request with a fresh request id. @throws AppError template_not_found */
+  templateRequest(id: string): SandboxRequest;
+  replicas(id: string): readonly ReplicaStatus[];
+  /** Newest first. */
+  listJobs(filter?: PageRequest & { status?: string; template_id?: string }): Page<JobInfo>;
+  /** @throws AppError job_not_found */
+  job(id: string): JobInfo;
+  /** Lines after `after` (a sequence), oldest first. @throws AppError job_not_found */
+  jobLog(id: string, options?: { after?: number; limit?: number }): Promise<readonly JobLogLine[]>;
+  /** @throws AppError artifact_not_found */
+  artifact(id: string): ArtifactInfo;
+  listArtifacts(): readonly ArtifactInfo[];
+  nodes(): readonly NodeFact[];
+  /** `self` is this node. @throws AppError node_not_found */
+  node(id: string): NodeFact;
+  sandboxes(): readonly SandboxInfo[];
+  /** @throws AppError sandbox_not_found */
+  sandbox(id: string): SandboxInfo;
+  /** Every later change, in order. */
+  subscribe(listener: (event: ChangeEvent) => void): () => void;
+  /**
+   * The events after that id, or undefined when it is too old or of another start of the daemon.
+   */
+  eventsSince(id: string): readonly ChangeEvent[] | undefined;
+  /** Id of the newest event. */
+  lastEventId(): string;
+}
+
+/** Who asks, for the audit row and the log. */
+export interface CallContext {
+  readonly requestId: string;
+  readonly actor: string;
+  readonly signal?: AbortSignal;
+}
+
+export interface Commands {
+  /**
+   * @throws AppError invalid_request, invalid_image_reference, no_template_nodes, daemon_draining
+   */
+  createFromImage(request: CreateFromImageRequest, context: CallContext): Promise<JobInfo>;
+  /** @throws AppError job_not_found, job_not_active */
+  cancelJob(id: string, context: CallContext): Promise<JobInfo>;
+  /** @throws AppError template_not_found, template_in_use, template_attempt_in_progress */
+  deleteTemplate(
+    id: string,
+    options: { force?: boolean },
+    context: CallContext,
+  ): Promise<{ template_id: string }>;
+  /** Answered from memory (design §8). */
+  resolve(request: SandboxRequest): ResolveResult;
+  /** @throws AppError template_not_found, template_has_no_ready_replica, restore_failed */
+  runSandbox(request: RunSandboxRequest, context: CallContext): Promise<SandboxInfo>;
+  /** @throws AppError sandbox_not_found */
+  deleteSandbox(id: string, context: CallContext): Promise<void>;
+  /** @throws AppError artifact_not_found, artifact_token_invalid, artifact_source_missing */
+  openArtifact(
+    id: string,
+    token: string | undefined,
+    range?: { start: number; end: number },
+  ): Promise<{ info: ArtifactInfo; body: AsyncIterable<Uint8Array> }>;
+  /** The download token, for callers with the right to hand it out. */
+  artifactToken(id: string): string;
+}
