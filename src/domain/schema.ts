@@ -144,6 +144,8 @@ export const replicaSchema = z.looseObject({
   ]),
   artifact_id: shortText.optional(),
   last_job_id: shortText.optional(),
+  /** The template's generation that this replica is of. */
+  generation: z.number().int().nonnegative().optional(),
   last_error_phase: shortText.optional(),
   cleanup_required: z.boolean().optional(),
   error_message: z.string().optional(),

@@ -1,0 +1,327 @@
+/** The read side: views of the catalog, answered from memory. */
+import {
+  AppError,
+  CLUSTER,
+  LIMITS,
+  isActiveJob,
+  type ArtifactInfo,
+  type ArtifactRecord,
+  type Catalog,
+  type JobInfo,
+  type JobRecord,
+  type NodeFact,
+  type Overview,
+  type Page,
+  type PageRequest,
+  type Queries,
+  type Random,
+  type ReplicaStatus,
+  type SandboxInfo,
+  type TemplateInfo,
+  type TemplateRecord,
+} from "../domain/index.ts";
+import type { EventHub } from "./events.ts";
+import type { JobLog } from "./job-log.ts";
+
+export interface QueryParts {
+  readonly catalog: Catalog;
+  readonly nodeId: string;
+  readonly hub: EventHub;
+  readonly jobLog: JobLog;
+  readonly random: Random;
+  readonly sandboxes: { list(): readonly SandboxInfo[] };
+}
+
+/** The page after `next_token`, which is the base64url of the last item's sort key. */
+function paginate<T>(
+  items: readonly T[],
+  sortKey: (item: T) => string,
+  { limit, next_token }: PageRequest,
+): Page<T> {
+  const size = Math.min(Math.max(limit ?? LIMITS.pageDefault, 1), LIMITS.pageMax);
+  let start = 0;
+  if (next_token !== undefined) {
+    const last = Buffer.from(next_token, "base64url").toString("utf8");
+    if (Buffer.from(last, "utf8").toString("base64url") !== next_token) {
+      throw new AppError("invalid_request", "invalid next_token", {
+        meta: { errors: [{ pointer: "/next_token", detail: "is not a token of this list" }] },
+      });
+    }
+    start = items.findIndex((item) => sortKey(item) < last);
+    if (start < 0) return { items: [] };
+  }
+  const page = items.slice(start, start + size);
+  const last = page.at(-1);
+  return start + size < items.length && last !== undefined
+    ? { items: page, next_token: Buffer.from(sortKey(last), "utf8").toString("base64url") }
+    : { items: page };
+}
+
+const newestFirst = <T>(items: T[], sortKey: (item: T) => string): T[] =>
+  items.sort((a, b) => (sortKey(a) < sortKey(b) ? 1 : sortKey(a) > sortKey(b) ? -1 : 0));
+
+const templateKey = (info: TemplateInfo) => `${info.updated_at}/${info.template_id}`;
+const jobKey = (job: { created_at: string; job_id: string }) => `${job.created_at}/${job.job_id}`;
+
+export function createQueries(parts: QueryParts): Queries {
+  const { catalog, nodeId, hub, jobLog } = parts;
+  const record = {
+    template: (id: string) => catalog.get(CLUSTER, "template", id)?.value,
+    job: (id: string) => catalog.get(CLUSTER, "job", id)?.value,
+    artifact: (id: string) => catalog.get(CLUSTER, "artifact", id)?.value,
+  };
+  const values = <T>(entries: Iterable<{ value?: T }>): T[] =>
+    [...entries].flatMap(({ value }) => (value === undefined ? [] : [value]));
+  const replicas = (id: string): ReplicaStatus[] => values(catalog.list("replica", { id }));
+  const nodes = (): NodeFact[] => values(catalog.list("node"));
+
+  const templateInfo = (template: TemplateRecord): TemplateInfo =>
+    templateView(
+      template,
+      replicas(template.template_id),
+      record.artifact(template.artifact_id ?? ""),
+    );
+  const jobInfo = (job: JobRecord): JobInfo =>
+    jobView(job, catalog, record.artifact(job.artifact_id ?? ""));
+  const artifactInfo = ({ download_token, ...artifact }: ArtifactRecord): ArtifactInfo => ({
+    ...artifact,
+    holders: [...catalog.list("holding", { id: artifact.artifact_id })].map(({ owner }) => owner),
+  });
+
+  /** Definitions, and the jobs that have none yet or none any more (spec §2.5). */
+  const allTemplates = (): TemplateInfo[] => {
+    const infos = values(catalog.list("template")).map(templateInfo);
+    const known = new Set(infos.map((info) => info.template_id));
+    for (const job of newestFirst(values(catalog.list("job")), jobKey)) {
+      if (job.resource_type !== "template" || known.has(job.template_id)) continue;
+      known.add(job.template_id);
+      infos.push(pseudoTemplate(job));
+    }
+    return newestFirst(infos, templateKey);
+  };
+  const findTemplate = (idOrName: string): TemplateInfo => {
+    const id = idOrName.trim();
+    const found = record.template(id);
+    if (found !== undefined) return templateInfo(found);
+    const all = allTemplates();
+    const info =
+      all.find((candidate) => candidate.template_id === id) ??
+      all.find((candidate) => candidate.display_name === id && candidate.status === "READY") ??
+      all.find((candidate) => candidate.display_name === id && id !== "");
+    if (info === undefined) {
+      throw new AppError("template_not_found", `template ${JSON.stringify(id)} not found`);
+    }
+    return info;
+  };
+
+  const queries: Queries = {
+    nodeId,
+    overview: () => overview(queries, nodeId),
+    listTemplates(filter = {}) {
+      const wanted = filter.text?.toLowerCase();
+      const [labelKey, labelValue] = (filter.label ?? "").split("=", 2);
+      const items = allTemplates().filter(
+        (info) =>
+          (filter.status === undefined || info.status === filter.status.toUpperCase()) &&
+          (wanted === undefined ||
+            `${info.template_id} ${info.display_name} ${info.image_info}`
+              .toLowerCase()
+              .includes(wanted)) &&
+          (!labelKey ||
+            (labelKey in info.labels &&
+              (labelValue === undefined || info.labels[labelKey] === labelValue))),
+      );
+      return paginate(items, templateKey, filter);
+    },
+    template: findTemplate,
+    templateRequest(id) {
+      const template = record.template(findTemplate(id).template_id);
+      if (template === undefined) {
+        throw new AppError("template_not_found", `template ${id} has no stored request yet`);
+      }
+      return { ...structuredClone(template.request), request_id: parts.random.uuid() };
+    },
+    replicas: (id) => replicas(findTemplate(id).template_id),
+    listJobs(filter = {}) {
+      const items = values(catalog.list("job")).filter(
+        (job) =>
+          (filter.status === undefined || job.status === filter.status.toUpperCase()) &&
+          (filter.template_id === undefined || job.template_id === filter.template_id),
+      );
+      const page = paginate(newestFirst(items, jobKey), jobKey, filter);
+      return { ...page, items: page.items.map(jobInfo) };
+    },
+    job(id) {
+      const job = record.job(id);
+      if (job === undefined) {
+        throw new AppError("job_not_found", `job ${JSON.stringify(id)} not found`);
+      }
+      return jobInfo(job);
+    },
+    jobLog(id, options) {
+      queries.job(id);
+      return jobLog.read(id, options);
+    },
+    artifact(id) {
+      const artifact = record.artifact(id);
+      if (artifact === undefined) {
+        throw new AppError("artifact_not_found", `artifact ${JSON.stringify(id)} not found`);
+      }
+      return artifactInfo(artifact);
+    },
+    listArtifacts: () => values(catalog.list("artifact")).map(artifactInfo),
+    nodes,
+    node(id) {
+      const wanted = id === "self" ? nodeId : id;
+      const node = catalog.get(wanted, "node", wanted)?.value;
+      if (node === undefined) {
+        throw new AppError("node_not_found", `node ${JSON.stringify(id)} not found`);
+      }
+      return node;
+    },
+    sandboxes: () => parts.sandboxes.list(),
+    sandbox(id) {
+      const sandbox = parts.sandboxes.list().find((found) => found.sandbox_id === id);
+      if (sandbox === undefined) {
+        throw new AppError("sandbox_not_found", `sandbox ${JSON.stringify(id)} not found`);
+      }
+      return sandbox;
+    },
+    subscribe: (listener) => hub.subscribe(listener),
+    eventsSince: (id) => hub.since(id),
+    lastEventId: () => hub.lastId(),
+  };
+  return queries;
+}
+
+function templateView(
+  template: TemplateRecord,
+  replicas: readonly ReplicaStatus[],
+  artifact: ArtifactRecord | undefined,
+): TemplateInfo {
+  return {
+    template_id: template.template_id,
+    instance_type: template.instance_type,
+    version: template.version,
+    status: template.status,
+    kind: template.kind,
+    display_name: template.display_name ?? "",
+    labels: template.labels ?? {},
+    last_error: template.last_error,
+    created_at: template.created_at,
+    updated_at: template.updated_at,
+    image_info: template.image_info ?? "",
+    job_id: template.job_id ?? "",
+    artifact_id: template.artifact_id ?? "",
+    artifact_digest: artifact?.digest ?? "",
+    artifact_size_bytes: artifact?.ext4_size_bytes ?? 0,
+    replicas: [...replicas],
+    desired_nodes: template.desired_nodes,
+    cube_egress_ca_baked: artifact?.cube_egress_ca_baked ?? false,
+    cube_egress_ca_fingerprint: artifact?.cube_egress_ca_fingerprint ?? "",
+    cube_egress_ca_targets_written: artifact?.cube_egress_ca_targets_written ?? 0,
+  };
+}
+
+/** A build without definition: status from its job (spec §2.5). */
+function pseudoTemplate(job: JobRecord): TemplateInfo {
+  return {
+    template_id: job.template_id,
+    instance_type: job.instance_type,
+    version: "v2",
+    status: job.template_status || job.status || "PENDING",
+    kind: "template",
+    display_name: job.request?.display_name ?? "",
+    labels: job.request?.labels ?? {},
+    last_error: job.error_message,
+    created_at: job.created_at,
+    updated_at: job.updated_at,
+    image_info: imageInfo(job.source_image_ref ?? "", job.source_image_digest ?? ""),
+    job_id: job.job_id,
+    artifact_id: job.artifact_id ?? "",
+    artifact_digest: "",
+    artifact_size_bytes: 0,
+    replicas: [],
+    desired_nodes: [],
+    cube_egress_ca_baked: false,
+    cube_egress_ca_fingerprint: "",
+    cube_egress_ca_targets_written: 0,
+  };
+}
+
+/** `ref`, or `ref@digest`, never with two `@` (spec §2.5). */
+export function imageInfo(reference: string, digest: string): string {
+  const bare = digest.slice(digest.lastIndexOf("@") + 1);
+  return bare === "" || reference.includes("@") ? reference : `${reference}@${bare}`;
+}
+
+function jobView(
+  { request, ...job }: JobRecord,
+  catalog: Catalog,
+  artifact: ArtifactRecord | undefined,
+): JobInfo {
+  let progress;
+  for (const entry of catalog.list("job-progress", { id: job.job_id })) progress = entry.value;
+  return {
+    ...job,
+    pull_total_bytes: progress?.pull_total_bytes ?? 0,
+    pull_downloaded_bytes: progress?.pull_downloaded_bytes ?? 0,
+    pull_total_layers: progress?.pull_total_layers ?? 0,
+    pull_completed_layers: progress?.pull_completed_layers ?? 0,
+    pull_speed_bps: isActiveJob(job) ? (progress?.pull_speed_bps ?? 0) : 0,
+    written_bytes: progress?.written_bytes ?? 0,
+    entries: progress?.entries ?? 0,
+    phase_ratio: isActiveJob(job) ? (progress?.phase_ratio ?? 0) : 1,
+    note: isActiveJob(job) ? (progress?.note ?? "") : "",
+    artifact_digest: artifact?.digest ?? "",
+  };
+}
+
+const countBy = <T>(items: readonly T[], of: (item: T) => string): Record<string, number> => {
+  const counts: Record<string, number> = {};
+  for (const item of items) counts[of(item)] = (counts[of(item)] ?? 0) + 1;
+  return counts;
+};
+
+function overview(queries: Queries, nodeId: string): Overview {
+  const templates = queries.listTemplates({ limit: LIMITS.pageMax }).items;
+  const jobs = queries.listJobs({ limit: LIMITS.pageMax }).items;
+  const node = queries.node(nodeId);
+  const attention: Overview["attention"][number][] = [];
+  for (const template of templates) {
+    if (template.status !== "FAILED" && template.status !== "PARTIALLY_READY") continue;
+    attention.push({
+      subject: template.template_id,
+      kind: "template",
+      since: template.updated_at,
+      why: template.last_error || `the template is ${template.status}`,
+      next: "mend the cause, then create the template again; delete this one when it is not needed",
+    });
+  }
+  if (node.storage.mode !== "healthy" && node.storage.mode !== "unknown") {
+    attention.push({
+      subject: node.node_id,
+      kind: "node",
+      since: new Date(node.storage.last_updated_at * 1_000).toISOString(),
+      why: `the disk is ${node.storage.usage_pct} % full (${node.storage.mode})`,
+      next: "free space below the data directory, or delete templates that are not used",
+    });
+  }
+  if (node.driver === "rootfs") {
+    attention.push({
+      subject: node.node_id,
+      kind: "node",
+      since: node.started_at,
+      why: `no micro-VM driver runs here: ${node.driver_detail}`,
+      next: "install qemu-system-x86 and run `templatecenter guest install`, then restart",
+    });
+  }
+  return {
+    node,
+    templates: countBy(templates, (template) => template.status),
+    jobs: countBy(jobs, (job) => job.status),
+    sandboxes: queries.sandboxes().length,
+    active_jobs: jobs.filter(isActiveJob),
+    attention,
+  };
+}
