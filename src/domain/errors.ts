@@ -81,6 +81,8 @@ export const ERRORS = {
   daemon_draining: row(503, 75, "the daemon is stopping", "info", true),
   too_many_requests: row(429, 75, "too many requests", "info", true),
   payload_too_large: row(413, 2, "the request body is too large"),
+  unsupported_media_type: row(415, 2, "the request body is of another media type"),
+  range_not_satisfiable: row(416, 2, "the range lies outside the content"),
   internal: row(500, 1, "internal error", "error"),
 } as const satisfies Record<string, ErrorRow>;
 

@@ -1,0 +1,286 @@
+/** The write side: where a request is checked against the state, and turned into records. */
+import {
+  AppError,
+  CLUSTER,
+  LIMITS,
+  isActiveJob,
+  mergeRequest,
+  newJobId,
+  newTemplateId,
+  normalizeFromImage,
+  chooseReplica,
+  type ArtifactStore,
+  type Catalog,
+  type Clock,
+  type Commands,
+  type CreateFromImageRequest,
+  type JobInfo,
+  type JobRecord,
+  type Queries,
+  type Random,
+  type ResolveResult,
+  type SandboxRequest,
+} from "../domain/index.ts";
+import { createHash, timingSafeEqual } from "node:crypto";
+import type { Artifacts } from "./build/artifacts.ts";
+import type { JobLog } from "./job-log.ts";
+import { failJob } from "./job-record.ts";
+import { KeyedQueue, type Records } from "./records.ts";
+import type { Sandboxes } from "./sandboxes.ts";
+import { targetNodes, type BuildsWorker } from "./workers/builds.ts";
+import type { ReplicasWorker } from "./workers/replicas.ts";
+
+export interface CommandParts {
+  readonly catalog: Catalog;
+  readonly records: Records;
+  readonly queries: Queries;
+  readonly artifacts: Artifacts;
+  readonly store: ArtifactStore;
+  readonly builds: BuildsWorker;
+  readonly replicas: ReplicasWorker;
+  readonly sandboxes: Sandboxes;
+  readonly jobLog: JobLog;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly jobDeadlineMs: number;
+  /** @throws AppError invalid_image_reference */
+  readonly checkReference: (reference: string) => void;
+  readonly isDraining: () => boolean;
+  readonly onResolveStage: (stage: string, milliseconds: number) => void;
+}
+
+const sha256 = (text: string): Buffer => createHash("sha256").update(text).digest();
+
+export function createCommands(parts: CommandParts): Commands {
+  const { catalog, records, queries, builds, replicas, sandboxes, clock } = parts;
+  const perTemplate = new KeyedQueue();
+  const now = () => new Date(clock.now()).toISOString();
+
+  const refuseWhenDraining = () => {
+    if (parts.isDraining()) {
+      throw new AppError("daemon_draining", "the daemon is stopping and takes no new work");
+    }
+  };
+
+  const newJob = (stored: CreateFromImageRequest, requestId: string): JobRecord => ({
+    job_id: newJobId(parts.random),
+    template_id: newTemplateId(parts.random),
+    request_id: requestId,
+    resource_type: "template",
+    resource_id: "",
+    attempt_no: 1,
+    operation: "CREATE",
+    source_image_ref: stored.source_image_ref,
+    writable_layer_size: stored.writable_layer_size,
+    instance_type: stored.instance_type ?? "cubebox",
+    network_type: stored.network_type ?? "tap",
+    status: "PENDING",
+    phase: "PULLING",
+    progress: 0,
+    error_message: "",
+    expected_node_count: 0,
+    ready_node_count: 0,
+    failed_node_count: 0,
+    template_status: "PENDING",
+    artifact_status: "PENDING",
+    request: stored,
+    runs: 0,
+    phases: [],
+    deadline_at: new Date(clock.now() + parts.jobDeadlineMs).toISOString(),
+    created_at: now(),
+    updated_at: now(),
+  });
+
+  const cancel = async (id: string, actor: string): Promise<JobInfo> => {
+    const job = records.get("job", id);
+    if (job === undefined)
+      throw new AppError("job_not_found", `job ${JSON.stringify(id)} not found`);
+    if (!isActiveJob(job)) {
+      throw new AppError("job_not_active", `job ${id} has already ended ${job.status}`, {
+        meta: { status: job.status },
+      });
+    }
+    await builds.cancel(id, actor);
+    // A job that no worker had taken up yet.
+    await records.update("job", id, (current) =>
+      current === undefined || !isActiveJob(current)
+        ? undefined
+        : failJob(
+            current,
+            "cancel",
+            { message: `the job was cancelled by ${actor}`, code: "job_cancelled" },
+            now(),
+          ),
+    );
+    return queries.job(id);
+  };
+
+  const resolve = (request: SandboxRequest): ResolveResult => {
+    const began = clock.monotonic();
+    const wanted = (
+      request.template_id ??
+      request.annotations?.["cube.master.appsnapshot.template.id"] ??
+      ""
+    ).trim();
+    if (wanted === "") {
+      throw new AppError("template_id_required", "template id is required", {
+        meta: { errors: [{ pointer: "/template_id", detail: "must not be blank" }] },
+      });
+    }
+    const known = catalog.get(CLUSTER, "template", wanted)?.value;
+    const template =
+      known ?? catalog.get(CLUSTER, "template", queries.template(wanted).template_id)?.value;
+    if (template === undefined) {
+      throw new AppError("template_has_no_ready_replica", `template ${wanted} is still being made`);
+    }
+    const located = clock.monotonic();
+    parts.onResolveStage("request", located - began);
+    const nodes = new Map<string, NonNullable<ReturnType<typeof nodeOf>>>();
+    const nodeOf = (id: string) => catalog.get(id, "node", id)?.value;
+    const all = [];
+    for (const { value } of catalog.list("replica", { id: template.template_id })) {
+      if (value === undefined) continue;
+      all.push(value);
+      const node = nodeOf(value.node_id);
+      if (node !== undefined) nodes.set(node.node_id, node);
+    }
+    const replica = chooseReplica({
+      template,
+      replicas: all,
+      nodes,
+      selfId: queries.nodeId,
+      ...(request.preferred_node_id === undefined
+        ? {}
+        : { preferredNodeId: request.preferred_node_id }),
+      ...(request.distribution_scope === undefined ? {} : { scope: request.distribution_scope }),
+    });
+    const chosen = clock.monotonic();
+    parts.onResolveStage("locality", chosen - located);
+    const result: ResolveResult = {
+      template_id: template.template_id,
+      kind: template.kind,
+      node_id: replica.node_id,
+      replica,
+      request: { ...mergeRequest(request, template.request), template_id: template.template_id },
+    };
+    parts.onResolveStage("bind", clock.monotonic() - chosen);
+    return result;
+  };
+
+  const deleteTemplate = async (id: string, force: boolean, actor: string) => {
+    const info = queries.template(id);
+    const templateId = info.template_id;
+    const users = sandboxes.list().filter((sandbox) => sandbox.template_id === templateId);
+    // Looked at before anything is marked, also when forced (spec §4.6).
+    if (users.length > 0 && info.status !== "FAILED") {
+      const ids = users.map((sandbox) => sandbox.sandbox_id);
+      throw new AppError(
+        "template_in_use",
+        `template ${templateId} is in use by ${ids.length} sandboxes: ${ids.slice(0, 5).join(", ")}`,
+        { meta: { template_id: templateId, sandboxes: ids } },
+      );
+    }
+    const jobs = [...records.list("job")].filter((job) => job.template_id === templateId);
+    for (const job of jobs.filter(isActiveJob)) {
+      if (!force) {
+        throw new AppError(
+          "template_attempt_in_progress",
+          `template ${templateId} is still being made by job ${job.job_id}: cancel it first, or force`,
+          { meta: { job_id: job.job_id } },
+        );
+      }
+      await cancel(job.job_id, actor);
+    }
+    const template = records.get("template", templateId);
+    await records.update("template", templateId, () => null);
+    await replicas.settled(templateId);
+    const artifactIds = new Set([template?.artifact_id, ...jobs.map((job) => job.artifact_id)]);
+    for (const artifactId of [...artifactIds].sort()) {
+      if (artifactId !== undefined && records.get("artifact", artifactId) !== undefined) {
+        await parts.artifacts.release(artifactId, { templateId });
+      }
+    }
+    for (const job of jobs) {
+      await records.update("job", job.job_id, () => null);
+      await parts.jobLog.remove(job.job_id);
+    }
+    return { template_id: templateId };
+  };
+
+  return {
+    async createFromImage(request, context) {
+      refuseWhenDraining();
+      parts.checkReference(request.source_image_ref);
+      const stored = normalizeFromImage(request);
+      targetNodes(catalog, stored);
+      const job = newJob(stored, request.request_id ?? context.requestId);
+      if (request.registry_password !== undefined) {
+        builds.keepCredentials(job.job_id, {
+          username: request.registry_username ?? "",
+          password: request.registry_password,
+        });
+      }
+      await records.update("job", job.job_id, () => ({ ...job, resource_id: job.template_id }));
+      parts.jobLog.append(job.job_id, "info", `asked for by ${context.actor}`);
+      builds.reconcile();
+      return queries.job(job.job_id);
+    },
+    cancelJob: (id, context) => cancel(id, context.actor),
+    deleteTemplate: (id, options, context) =>
+      perTemplate.run(queries.template(id).template_id, () =>
+        deleteTemplate(id, options.force === true, context.actor),
+      ),
+    resolve,
+    async runSandbox(request, context) {
+      refuseWhenDraining();
+      const chosen = resolve({
+        template_id: request.template_id,
+        preferred_node_id: queries.nodeId,
+      });
+      const snapshot = replicas.snapshot(chosen.template_id);
+      if (snapshot === undefined) {
+        throw new AppError(
+          "template_has_no_ready_replica",
+          `template ${chosen.template_id} has no snapshot on this node`,
+        );
+      }
+      return sandboxes.run({
+        request,
+        templateId: chosen.template_id,
+        effective: chosen.request,
+        snapshot,
+        ...(context.signal === undefined ? {} : { signal: context.signal }),
+      });
+    },
+    deleteSandbox: (id) => sandboxes.remove(id),
+    async openArtifact(id, token, range) {
+      const artifact = records.get("artifact", id);
+      const info = queries.artifact(id);
+      const expected = artifact?.download_token ?? "";
+      if (expected !== "" && !timingSafeEqual(sha256(expected), sha256(token ?? ""))) {
+        throw new AppError("artifact_token_invalid", `the token for artifact ${id} is not valid`);
+      }
+      if (info.status !== "READY") {
+        throw new AppError("artifact_not_ready", `artifact ${id} is ${info.status}`);
+      }
+      return { info, body: await parts.store.read(id, range) };
+    },
+    artifactToken: (id) => {
+      queries.artifact(id);
+      return records.get("artifact", id)?.download_token ?? "";
+    },
+  };
+}
+
+/** How many ended jobs go at once when there are more than are kept. */
+export async function trimJobs(records: Records, jobLog: JobLog): Promise<number> {
+  const ended = [...records.list("job")]
+    .filter((job) => !isActiveJob(job))
+    .sort((a, b) => (a.updated_at < b.updated_at ? 1 : -1));
+  const old = ended.slice(LIMITS.endedJobsKept);
+  for (const job of old) {
+    await records.update("job", job.job_id, () => null);
+    await jobLog.remove(job.job_id);
+  }
+  return old.length;
+}

@@ -1,0 +1,144 @@
+/**
+ * The sandboxes on this host. A row is durable before the process starts and goes after it ended,
+ * so that after a crash a row without a process is removed and a process without a row is ended.
+ */
+import { join } from "node:path";
+import {
+  AppError,
+  guestSpecOf,
+  newSandboxId,
+  type Catalog,
+  type Clock,
+  type DriverSandbox,
+  type DriverSnapshot,
+  type Log,
+  type Random,
+  type RunSandboxRequest,
+  type RuntimeDriver,
+  type SandboxInfo,
+  type SandboxRequest,
+} from "../domain/index.ts";
+import type { EventHub } from "./events.ts";
+
+export interface SandboxParts {
+  readonly catalog: Catalog;
+  readonly driver: RuntimeDriver;
+  readonly hub: EventHub;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly nodeId: string;
+  readonly dir: string;
+  readonly onStarted: (milliseconds: number) => void;
+}
+
+export interface Sandboxes {
+  list(): readonly SandboxInfo[];
+  /** @throws AppError sandbox_already_exists, restore_failed */
+  run(input: {
+    request: RunSandboxRequest;
+    templateId: string;
+    effective: SandboxRequest;
+    snapshot: DriverSnapshot;
+    signal?: AbortSignal;
+  }): Promise<SandboxInfo>;
+  /** @throws AppError sandbox_not_found */
+  remove(sandboxId: string): Promise<void>;
+  usedTemplates(): ReadonlySet<string>;
+  /** At start: adopts what runs, ends what nobody owns, forgets what is gone. */
+  recover(): Promise<void>;
+}
+
+export function createSandboxes(parts: SandboxParts): Sandboxes {
+  const { catalog, driver, hub, clock, log } = parts;
+  const table = catalog.table("sandbox");
+  const known = new Map<string, SandboxInfo>();
+
+  const store = async (info: SandboxInfo): Promise<SandboxInfo> => {
+    await table.put(info.sandbox_id, info);
+    known.set(info.sandbox_id, info);
+    hub.publish("sandbox", info.sandbox_id, info);
+    return info;
+  };
+  const forget = async (sandboxId: string): Promise<void> => {
+    await table.delete(sandboxId);
+    known.delete(sandboxId);
+    hub.publish("sandbox", sandboxId, { sandbox_id: sandboxId, deleted: true });
+  };
+  const running = (info: SandboxInfo, started: DriverSandbox): SandboxInfo => ({
+    ...info,
+    status: "RUNNING",
+    ports: { ...started.ports },
+    timings: { ...info.timings, ...started.timings },
+    ...(started.pid === undefined ? {} : { pid: started.pid }),
+  });
+
+  return {
+    list: () => [...known.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)),
+    usedTemplates: () => new Set([...known.values()].map((info) => info.template_id)),
+    async run({ request, templateId, effective, snapshot, signal }) {
+      const sandboxId = request.sandbox_id ?? newSandboxId(parts.random);
+      if (known.has(sandboxId)) {
+        throw new AppError("sandbox_already_exists", `sandbox ${sandboxId} already exists`);
+      }
+      const began = clock.monotonic();
+      const starting = await store({
+        sandbox_id: sandboxId,
+        template_id: templateId,
+        node_id: parts.nodeId,
+        status: "STARTING",
+        ports: {},
+        labels: request.labels ?? {},
+        timings: {},
+        created_at: new Date(clock.now()).toISOString(),
+      });
+      try {
+        const started = await driver.restore(
+          {
+            sandboxId,
+            snapshot,
+            guest: guestSpecOf(effective),
+            dir: join(parts.dir, sandboxId),
+          },
+          signal === undefined ? {} : { signal },
+        );
+        const total = clock.monotonic() - began;
+        parts.onStarted(total);
+        const info = running(starting, started);
+        return await store({ ...info, timings: { ...info.timings, total_ms: Math.round(total) } });
+      } catch (error) {
+        await driver.stop(sandboxId);
+        await forget(sandboxId);
+        throw error;
+      }
+    },
+    async remove(sandboxId) {
+      if (!known.has(sandboxId)) {
+        throw new AppError("sandbox_not_found", `sandbox ${JSON.stringify(sandboxId)} not found`);
+      }
+      await driver.stop(sandboxId);
+      await forget(sandboxId);
+    },
+    async recover() {
+      const alive = new Map((await driver.list()).map((found) => [found.sandboxId, found]));
+      for await (const [id, row] of table.range()) {
+        const info = row as SandboxInfo;
+        const found = alive.get(id);
+        alive.delete(id);
+        if (found !== undefined && info.status === "RUNNING") {
+          known.set(id, running(info, found));
+          continue;
+        }
+        log.warn("sandbox did not survive the restart", { sandbox_id: id, was: info.status });
+        await driver.stop(id);
+        await forget(id);
+      }
+      for (const id of alive.keys()) {
+        log.warn("sandbox that nobody owns is ended", { sandbox_id: id });
+        await driver.stop(id);
+      }
+      const reaped = await driver.reap();
+      if (reaped.length > 0) log.warn("leftover VM processes ended", { pids: reaped });
+    },
+  };
+}

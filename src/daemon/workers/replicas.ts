@@ -1,0 +1,299 @@
+/**
+ * Every node, per template that wants a replica here (design §5): the artifact is on this disk, the
+ * guest boots from it once, answers its probe and is snapshotted; or, when the template is gone,
+ * what was made for it is removed. Level-triggered: compares the template's record with this
+ * node's own fact and files, at start, on every change of either and on a slow timer, so that a
+ * reboot or a lost file needs no special case.
+ */
+import { join } from "node:path";
+import PQueue from "p-queue";
+import {
+  AppError,
+  errorText,
+  evaluateCompat,
+  guestSpecOf,
+  isAppError,
+  type ArtifactStore,
+  type Clock,
+  type Catalog,
+  type DriverSnapshot,
+  type Log,
+  type ReplicaStatus,
+  type RuntimeDriver,
+  type TemplateRecord,
+} from "../../domain/index.ts";
+import type { JobLog } from "../job-log.ts";
+import type { Facts, Records } from "../records.ts";
+
+export interface ReplicaParts {
+  readonly catalog: Catalog;
+  readonly records: Records;
+  readonly facts: Facts;
+  readonly store: ArtifactStore;
+  readonly driver: RuntimeDriver;
+  readonly jobLog: JobLog;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly nodeIp: string;
+  readonly templatesDir: string;
+  readonly concurrency: number;
+  /** True while a sandbox of that template runs here: its snapshot's files are in use. */
+  readonly inUse: (templateId: string) => boolean;
+}
+
+interface Work {
+  readonly abort: AbortController;
+  readonly generation: number;
+  readonly done: Promise<void>;
+}
+
+export class ReplicasWorker {
+  readonly #parts: ReplicaParts;
+  readonly #snapshots = new Map<string, DriverSnapshot>();
+  readonly #working = new Map<string, Work>();
+  readonly #boots: PQueue;
+  #stopping = false;
+  #unsubscribe: () => void = () => undefined;
+
+  constructor(parts: ReplicaParts) {
+    this.#parts = parts;
+    this.#boots = new PQueue({ concurrency: parts.concurrency });
+  }
+
+  /** Loads what this node made before, and follows the templates from now on. */
+  async start(): Promise<void> {
+    const { catalog, driver, log } = this.#parts;
+    for await (const [id, row] of catalog.table("driver-snapshot").range()) {
+      const snapshot = row as DriverSnapshot;
+      if (snapshot.driver === driver.name && (await driver.hasSnapshot(snapshot))) {
+        this.#snapshots.set(id, snapshot);
+      } else {
+        log.warn("template snapshot is incomplete and is made again", { template_id: id });
+        await this.#drop(id, snapshot);
+      }
+    }
+    this.#unsubscribe = catalog.subscribe((entry) => {
+      if (entry.kind === "template") this.#consider(entry.id);
+    });
+    this.reconcile();
+  }
+
+  snapshot(templateId: string): DriverSnapshot | undefined {
+    return this.#snapshots.get(templateId);
+  }
+
+  /** Templates that work is under way for. */
+  get activeCount(): number {
+    return this.#working.size;
+  }
+
+  reconcile(): void {
+    const { catalog, facts } = this.#parts;
+    const ids = new Set(this.#snapshots.keys());
+    for (const entry of catalog.list("template")) ids.add(entry.id);
+    for (const entry of catalog.list("replica", { owner: facts.nodeId })) ids.add(entry.id);
+    for (const id of ids) this.#consider(id);
+  }
+
+  /** Resolves when nothing is under way for the template. */
+  async settled(templateId: string): Promise<void> {
+    for (;;) {
+      const work = this.#working.get(templateId);
+      if (work === undefined) return;
+      await work.done;
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.#unsubscribe();
+    for (const { abort } of this.#working.values()) {
+      abort.abort(new AppError("daemon_draining", "the daemon is stopping"));
+    }
+    await Promise.all([...this.#working.values()].map(({ done }) => done));
+  }
+
+  #wanted(templateId: string): TemplateRecord | undefined {
+    const template = this.#parts.records.get("template", templateId);
+    return template?.desired_nodes.includes(this.#parts.facts.nodeId) === true
+      ? template
+      : undefined;
+  }
+
+  /** What is to be done for a template now: the plan, from goal and actual. */
+  #plan(templateId: string): "make" | "remove" | "nothing" {
+    const template = this.#wanted(templateId);
+    const replica = this.#parts.facts.get("replica", templateId);
+    if (template === undefined) {
+      const something = replica !== undefined || this.#snapshots.has(templateId);
+      return something && !this.#parts.inUse(templateId) ? "remove" : "nothing";
+    }
+    if (replica?.generation === template.generation) {
+      if (replica.status === "READY") return this.#snapshots.has(templateId) ? "nothing" : "make";
+      if (replica.phase === "FAILED") return "nothing";
+    }
+    return template.status === "FAILED" ? "nothing" : "make";
+  }
+
+  #consider(templateId: string): void {
+    if (this.#stopping) return;
+    const working = this.#working.get(templateId);
+    if (working !== undefined) {
+      const template = this.#wanted(templateId);
+      if (template?.generation !== working.generation || template.status === "FAILED") {
+        working.abort.abort(
+          new AppError("job_cancelled", "the template is not wanted here any more"),
+        );
+      }
+      return;
+    }
+    const plan = this.#plan(templateId);
+    if (plan === "nothing") return;
+    const abort = new AbortController();
+    const generation = this.#wanted(templateId)?.generation ?? 0;
+    const work = plan === "make" ? this.#make(templateId, abort.signal) : this.#remove(templateId);
+    const done = work
+      .catch((error: unknown) => {
+        this.#parts.log.warn("replica work failed", { template_id: templateId, err: error });
+      })
+      .finally(() => {
+        this.#working.delete(templateId);
+        if (plan === "make") this.#consider(templateId);
+      });
+    this.#working.set(templateId, { abort, generation, done });
+  }
+
+  async #publish(
+    template: TemplateRecord,
+    change: Partial<ReplicaStatus> & Pick<ReplicaStatus, "status" | "phase">,
+    snapshot?: DriverSnapshot,
+  ): Promise<void> {
+    const container = template.request.containers?.[0];
+    const replica: ReplicaStatus = {
+      node_id: this.#parts.facts.nodeId,
+      node_ip: this.#parts.nodeIp,
+      instance_type: template.instance_type,
+      spec: `cpu=${container?.resources?.cpu ?? ""},mem=${container?.resources?.mem ?? ""}`,
+      artifact_id: template.artifact_id ?? "",
+      last_job_id: template.job_id ?? "",
+      generation: template.generation,
+      ...change,
+    };
+    await this.#parts.facts.put("replica", template.template_id, replica, {
+      ...(snapshot === undefined
+        ? {}
+        : { local: [{ table: "driver-snapshot", key: template.template_id, value: snapshot }] }),
+    });
+  }
+
+  async #make(templateId: string, signal: AbortSignal): Promise<void> {
+    const template = this.#wanted(templateId);
+    if (template === undefined) return;
+    const say = (level: "info" | "error", message: string) =>
+      this.#parts.jobLog.append(template.job_id ?? templateId, level, message);
+    let step: ReplicaStatus["phase"] = "DISTRIBUTING";
+    try {
+      await this.#publish(template, {
+        status: "FAILED",
+        phase: "DISTRIBUTING",
+        last_error_phase: "DISTRIBUTING",
+        cleanup_required: true,
+      });
+      const artifact = this.#parts.store.find(template.artifact_id ?? "");
+      if (artifact === undefined) {
+        throw new AppError(
+          "artifact_source_missing",
+          `artifact ${template.artifact_id ?? ""} is not on this node's disk`,
+        );
+      }
+      await this.#publish(template, { status: "FAILED", phase: "DISTRIBUTED" });
+      step = "SNAPSHOTTING";
+      const snapshot = await this.#boots.add(() => this.#boot(template, artifact.path, signal));
+      this.#snapshots.set(templateId, snapshot);
+      await this.#publishReady(template, snapshot);
+      say("info", `replica on ${this.#parts.facts.nodeId} is READY`);
+    } catch (thrown) {
+      const error: unknown = signal.aborted ? signal.reason : thrown;
+      if (isAppError(error, "daemon_draining") || this.#wanted(templateId) === undefined) return;
+      const message = errorText(error);
+      say("error", `replica on ${this.#parts.facts.nodeId}: ${message}`);
+      for (const line of consoleTail(error)) say("error", `console: ${line}`);
+      await this.#publish(template, {
+        status: "FAILED",
+        phase: "FAILED",
+        last_error_phase: step,
+        cleanup_required: true,
+        error_message: message,
+      });
+    }
+  }
+
+  async #boot(
+    template: TemplateRecord,
+    rootfsPath: string,
+    signal: AbortSignal,
+  ): Promise<DriverSnapshot> {
+    signal.throwIfAborted();
+    const { driver, jobLog } = this.#parts;
+    const job = template.job_id ?? template.template_id;
+    const old = this.#snapshots.get(template.template_id);
+    if (old !== undefined) await this.#drop(template.template_id, old);
+    await this.#publish(template, {
+      status: "FAILED",
+      phase: "SNAPSHOTTING",
+      last_error_phase: "SNAPSHOTTING",
+      cleanup_required: true,
+    });
+    return driver.makeSnapshot(
+      {
+        templateId: template.template_id,
+        rootfsPath,
+        guest: guestSpecOf(template.request),
+        dir: join(this.#parts.templatesDir, template.template_id),
+      },
+      {
+        signal,
+        onLog: (line) => jobLog.append(job, "debug", line),
+        onStep: (name) => jobLog.append(job, "info", name),
+      },
+    );
+  }
+
+  async #publishReady(template: TemplateRecord, snapshot: DriverSnapshot): Promise<void> {
+    const { extra, ...versions } = snapshot.versions;
+    await this.#publish(
+      template,
+      {
+        status: "READY",
+        phase: "READY",
+        last_error_phase: "",
+        cleanup_required: false,
+        ...versions,
+        versions_extra: { ...extra },
+        compat_policy: "STRICT",
+        compat_status: evaluateCompat(versions, await this.#parts.driver.versions(), "STRICT"),
+        compat_checked_unix: Math.floor(this.#parts.clock.now() / 1_000),
+        timings: { ...snapshot.timings },
+      },
+      snapshot,
+    );
+  }
+
+  async #remove(templateId: string): Promise<void> {
+    const snapshot = this.#snapshots.get(templateId);
+    if (snapshot !== undefined) await this.#drop(templateId, snapshot);
+    await this.#parts.facts.put("replica", templateId, undefined);
+  }
+
+  async #drop(templateId: string, snapshot: DriverSnapshot): Promise<void> {
+    this.#snapshots.delete(templateId);
+    if (snapshot.driver === this.#parts.driver.name)
+      await this.#parts.driver.removeSnapshot(snapshot);
+    await this.#parts.catalog.table("driver-snapshot").delete(templateId);
+  }
+}
+
+const consoleTail = (error: unknown): string[] => {
+  const tail = isAppError(error) ? error.meta["console_tail"] : undefined;
+  return Array.isArray(tail) ? tail.map(String) : [];
+};
