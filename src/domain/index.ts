@@ -1,6 +1,7 @@
 export * from "./artifact.ts";
 export * from "./chunk-manifest.ts";
 export * from "./compat.ts";
+export * from "./create-request.ts";
 export * from "./entry.ts";
 export * from "./errors.ts";
 export * from "./ids.ts";
