@@ -1,0 +1,121 @@
+/**
+ * What the HTTP side is given from outside, and the context its handlers share. Small interfaces
+ * that the adapters in storage and daemon satisfy by their shape.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Context, Hono, MiddlewareHandler } from "hono";
+import type { Registry } from "prom-client";
+import type { Clock, Commands, Log, Queries, Random } from "../../domain/index.ts";
+import type { EventStreams } from "./streams.ts";
+
+/** An answer as it is kept for its Idempotency-Key. */
+export interface StoredAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+}
+
+export interface IdempotencyPort {
+  /** @throws AppError idempotency_mismatch, idempotency_in_progress */
+  begin(
+    key: string,
+    bodyHash: string,
+  ): Promise<{ state: "new" } | { state: "replay"; answer: unknown }>;
+  finish(key: string, answer: StoredAnswer): Promise<void>;
+  /** Forgets a key whose request changed nothing, so that it can be tried again. */
+  abandon(key: string): Promise<void>;
+}
+
+/** One mutation that was asked for, and how it ended. Never carries a body or a secret. */
+export interface AuditRow {
+  /** RFC 3339. */
+  readonly at: string;
+  readonly request_id: string;
+  /** `socket`, `token:<name>` or `anonymous`. */
+  readonly actor: string;
+  /** Remote address, or `unix`. */
+  readonly from: string;
+  /** Method and route pattern: `DELETE /v1/templates/{id}`. */
+  readonly action: string;
+  readonly subject: string;
+  readonly status: number;
+  /** Error code; blank when it was done. */
+  readonly code: string;
+}
+
+export interface AuditPort {
+  append(row: AuditRow): Promise<unknown>;
+}
+
+export interface HealthCheck {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly detail: string;
+}
+
+/** Answers of the last checks; probes never touch the disk (ops-notes §4). */
+export interface HealthPort {
+  live(): { readonly ok: boolean; readonly checks: readonly HealthCheck[] };
+  ready(): { readonly ok: boolean; readonly checks: readonly HealthCheck[] };
+}
+
+export interface AuthToken {
+  readonly name: string;
+  /** Lower-case hex SHA-256 of the token. */
+  readonly sha256: string;
+}
+
+export interface AuthConfig {
+  /** Empty: TCP is open, which `listen` is only to be asked for on loopback. */
+  readonly tokens: readonly AuthToken[];
+}
+
+export interface AppDeps {
+  readonly queries: Queries;
+  readonly commands: Commands;
+  readonly idempotency: IdempotencyPort;
+  readonly audit: AuditPort;
+  readonly health: HealthPort;
+  /** Where the HTTP metrics are registered, and what `/metrics` prints. */
+  readonly metrics: Registry;
+  /** The page, mounted at `/ui`. */
+  readonly ui?: Hono;
+  readonly auth: AuthConfig;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly version: string;
+  /** Host names besides IP literals and `localhost` that a Host header may carry. */
+  readonly allowedHosts: readonly string[];
+}
+
+/** What handlers get: the dependencies, and the streams that end with the server. */
+export interface RouteDeps extends AppDeps {
+  readonly streams: EventStreams;
+}
+
+/** `door` is set by the listener; `incoming` and `outgoing` by @hono/node-server. */
+export interface Bindings {
+  readonly door?: "tcp" | "unix";
+  readonly incoming?: IncomingMessage;
+  readonly outgoing?: ServerResponse;
+}
+
+export interface AppEnv {
+  Bindings: Bindings;
+  Variables: {
+    requestId: string;
+    /** `socket`, `token:<name>` or `anonymous`. */
+    actor: string;
+    /** True over the unix socket and with a valid token. */
+    trusted: boolean;
+    /** The error that a handler ended with, for the audit row. */
+    failure: unknown;
+  };
+}
+
+export type AppContext = Context<AppEnv>;
+export type AppMiddleware = MiddlewareHandler<AppEnv>;
+
+/** `unix` when the request came through the unix socket. */
+export const doorOf = (c: AppContext): "tcp" | "unix" => c.env?.door ?? "tcp";

@@ -1,0 +1,21 @@
+/** Every route of the API, in the order in which they are tried. */
+import type { Route } from "../route.ts";
+import { artifactRoutes } from "./artifacts.ts";
+import { eventRoutes } from "./events.ts";
+import { healthRoutes } from "./health.ts";
+import { jobRoutes } from "./jobs.ts";
+import { nodeRoutes } from "./nodes.ts";
+import { resolveRoute } from "./resolve.ts";
+import { sandboxRoutes } from "./sandboxes.ts";
+import { templateRoutes } from "./templates.ts";
+
+export const ROUTES: readonly Route[] = [
+  ...templateRoutes,
+  ...jobRoutes,
+  ...artifactRoutes,
+  resolveRoute,
+  ...sandboxRoutes,
+  ...nodeRoutes,
+  ...eventRoutes,
+  ...healthRoutes,
+];

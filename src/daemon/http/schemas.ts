@@ -1,0 +1,63 @@
+/**
+ * The domain's schemas under their OpenAPI names. Importing @hono/zod-openapi first is what gives
+ * schemas `openapi`; the domain's were made without it, hence the clones.
+ */
+import { z } from "@hono/zod-openapi";
+import {
+  LIMITS,
+  artifactInfoSchema,
+  createFromImageSchema,
+  eventSchema,
+  jobInfoSchema,
+  logLineSchema,
+  nodeFactSchema,
+  replicaSchema,
+  resolveResultSchema,
+  runSandboxSchema,
+  sandboxRequestSchema,
+  sandboxSchema,
+  templateInfoSchema,
+} from "../../domain/index.ts";
+import { count } from "./route.ts";
+
+const named = <T extends z.ZodType>(name: string, schema: T): T => schema.clone().openapi(name);
+
+export const CreateFromImage = named("CreateFromImageRequest", createFromImageSchema);
+export const SandboxRequestBody = named("SandboxRequest", sandboxRequestSchema);
+export const RunSandbox = named("RunSandboxRequest", runSandboxSchema);
+export const Template = named("Template", templateInfoSchema);
+export const Replica = named("Replica", replicaSchema);
+export const Job = named("Job", jobInfoSchema);
+export const JobLogEntry = named("JobLogLine", logLineSchema);
+export const Artifact = named("Artifact", artifactInfoSchema);
+export const Resolved = named("ResolveResult", resolveResultSchema);
+export const Sandbox = named("Sandbox", sandboxSchema);
+export const Node = named("Node", nodeFactSchema);
+export const Change = named("ChangeEvent", eventSchema);
+
+export const Problem = z
+  .looseObject({
+    type: z.string(),
+    title: z.string(),
+    status: z.number().int(),
+    detail: z.string(),
+    code: z.string(),
+    retryable: z.boolean(),
+    instance: z.string().optional().describe("the request id"),
+    errors: z
+      .array(z.object({ pointer: z.string(), detail: z.string() }))
+      .optional()
+      .describe("the fields that are wrong; pointer is an RFC 6901 JSON pointer"),
+  })
+  .openapi("Problem");
+
+export const pageOf = (item: z.ZodType) =>
+  z.object({ items: z.array(item), next_token: z.string().optional() });
+
+export const listOf = (item: z.ZodType) => z.object({ items: z.array(item) });
+
+/** `limit` and `next_token`, which every paginated list takes. */
+export const pageQuery = {
+  limit: count(1, LIMITS.pageMax).optional(),
+  next_token: z.string().min(1).max(1_024).optional(),
+};

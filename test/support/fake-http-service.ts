@@ -1,0 +1,376 @@
+/**
+ * Queries and Commands over plain arrays, with a real event ring, for tests of the HTTP side: what
+ * a route does with an answer or an error is shown without the work behind it.
+ */
+import {
+  AppError,
+  isActiveJob,
+  type ArtifactInfo,
+  type CallContext,
+  type ChangeEvent,
+  type Commands,
+  type CreateFromImageRequest,
+  type JobInfo,
+  type JobLogLine,
+  type NodeFact,
+  type Queries,
+  type ReplicaStatus,
+  type SandboxInfo,
+  type TemplateInfo,
+} from "../../src/domain/index.ts";
+
+const AT = "2026-01-02T03:04:05.000Z";
+export const SHA = `sha256:${"ab".repeat(32)}`;
+
+export const aReplica = (over: Partial<ReplicaStatus> = {}): ReplicaStatus => ({
+  node_id: "node-a",
+  node_ip: "127.0.0.1",
+  status: "READY",
+  phase: "READY",
+  ...over,
+});
+
+export const aTemplate = (over: Partial<TemplateInfo> = {}): TemplateInfo => ({
+  template_id: "tpl-000000000000000000000001",
+  instance_type: "cubebox",
+  version: "v2",
+  status: "READY",
+  kind: "template",
+  display_name: "web",
+  labels: { team: "blue" },
+  last_error: "",
+  created_at: AT,
+  updated_at: AT,
+  image_info: `registry.example/web:1@${SHA}`,
+  job_id: "job-1",
+  artifact_id: "rfs-1",
+  artifact_digest: SHA,
+  artifact_size_bytes: 1_000,
+  replicas: [aReplica()],
+  desired_nodes: ["node-a"],
+  cube_egress_ca_baked: true,
+  cube_egress_ca_fingerprint: "aa",
+  cube_egress_ca_targets_written: 2,
+  ...over,
+});
+
+export const aJob = (over: Partial<JobInfo> = {}): JobInfo => ({
+  job_id: "job-1",
+  template_id: "tpl-000000000000000000000001",
+  request_id: "r-1",
+  resource_type: "template",
+  resource_id: "tpl-000000000000000000000001",
+  attempt_no: 1,
+  operation: "CREATE",
+  source_image_ref: "registry.example/web:1",
+  instance_type: "cubebox",
+  status: "RUNNING",
+  phase: "UNPACKING",
+  progress: 30,
+  error_message: "",
+  expected_node_count: 1,
+  ready_node_count: 0,
+  failed_node_count: 0,
+  runs: 1,
+  phases: [{ phase: "PULLING", started_at: AT }],
+  deadline_at: AT,
+  created_at: AT,
+  updated_at: AT,
+  pull_total_bytes: 0,
+  pull_downloaded_bytes: 0,
+  pull_total_layers: 0,
+  pull_completed_layers: 0,
+  pull_speed_bps: 0,
+  written_bytes: 0,
+  entries: 0,
+  phase_ratio: 0.5,
+  note: "",
+  artifact_digest: "",
+  ...over,
+});
+
+export const anArtifact = (over: Partial<ArtifactInfo> = {}): ArtifactInfo => ({
+  artifact_id: "rfs-1",
+  template_spec_fingerprint: "ff",
+  build_key: "bb",
+  source_image_ref: "registry.example/web:1",
+  source_image_digest: SHA,
+  digest: SHA,
+  ext4_size_bytes: 1_000,
+  data_bytes: 900,
+  entries: 3,
+  writable_layer_size: "1Gi",
+  status: "READY",
+  last_error: "",
+  gc_deadline: 0,
+  cube_egress_ca_baked: false,
+  cube_egress_ca_fingerprint: "",
+  cube_egress_ca_targets_written: 0,
+  created_at: AT,
+  updated_at: AT,
+  holders: ["node-a"],
+  ...over,
+});
+
+export const aNode = (over: Partial<NodeFact> = {}): NodeFact => ({
+  node_id: "node-a",
+  node_ip: "127.0.0.1",
+  address: "http://127.0.0.1:7330",
+  instance_type: "cubebox",
+  version: "0.1.0",
+  started_at: AT,
+  healthy: true,
+  drained: false,
+  driver: "rootfs",
+  driver_detail: "",
+  guest_image_version: "g1",
+  agent_version: "a1",
+  kernel_version: "k1",
+  versions_extra: {},
+  cpu_count: 2,
+  memory_bytes: 1024,
+  storage: {
+    usage_pct: 1,
+    total_bytes: 10,
+    free_bytes: 9,
+    mode: "healthy",
+    last_error: "",
+    last_updated_at: 1,
+  },
+  ...over,
+});
+
+export const aSandbox = (over: Partial<SandboxInfo> = {}): SandboxInfo => ({
+  sandbox_id: "sb-1",
+  template_id: "tpl-000000000000000000000001",
+  node_id: "node-a",
+  status: "RUNNING",
+  ports: { "80": { host: "127.0.0.1", port: 40_080 } },
+  labels: {},
+  timings: { restore: 9 },
+  created_at: AT,
+  ...over,
+});
+
+export interface FakeService {
+  readonly queries: Queries;
+  readonly commands: Commands;
+  readonly templates: TemplateInfo[];
+  readonly jobs: JobInfo[];
+  readonly logs: Map<string, JobLogLine[]>;
+  readonly artifacts: ArtifactInfo[];
+  readonly sandboxes: SandboxInfo[];
+  /** The bytes of every artifact. */
+  bytes: Uint8Array;
+  /** What the next command throws. */
+  failWith: unknown;
+  /** Names and contexts of the commands that ran. */
+  readonly calls: { name: string; argument: unknown; context?: CallContext }[];
+  publish(type: ChangeEvent["type"], subject: string, data?: Record<string, unknown>): void;
+  /** Changes a job and publishes it. */
+  updateJob(id: string, change: Partial<JobInfo>): void;
+  addLog(id: string, message: string): void;
+  /** Readers of events now. */
+  listeners(): number;
+  /** Forgets the ring, as a restart does. */
+  restart(): void;
+}
+
+const byId = <T>(items: readonly T[], match: (item: T) => boolean, error: () => AppError): T => {
+  const found = items.find(match);
+  if (found === undefined) throw error();
+  return found;
+};
+
+interface State {
+  boot: number;
+  sequence: number;
+  ring: ChangeEvent[];
+  readonly listeners: Set<(event: ChangeEvent) => void>;
+}
+
+function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: State): Queries {
+  const template = (id: string) =>
+    byId(
+      service.templates,
+      (one) => one.template_id === id || one.display_name === id,
+      () => new AppError("template_not_found", `template ${id} not found`),
+    );
+  const job = (id: string) =>
+    byId(
+      service.jobs,
+      (one) => one.job_id === id,
+      () => new AppError("job_not_found", `job ${id} not found`),
+    );
+  return {
+    nodeId: "node-a",
+    overview: () => ({
+      node: aNode(),
+      templates: {},
+      jobs: {},
+      sandboxes: service.sandboxes.length,
+      active_jobs: service.jobs.filter(isActiveJob),
+      attention: [],
+    }),
+    listTemplates(filter = {}) {
+      const { status, limit = 100, next_token = "0" } = filter;
+      const all = service.templates.filter((one) => status === undefined || one.status === status);
+      const start = Number(next_token);
+      const end = start + limit;
+      const items = all.slice(start, end);
+      return end < all.length ? { items, next_token: String(end) } : { items };
+    },
+    template,
+    templateRequest: (id) => ({ request_id: "fresh", template_id: template(id).template_id }),
+    replicas: (id) => template(id).replicas,
+    listJobs: (filter = {}) => ({
+      items: service.jobs.filter(
+        (one) => filter.status === undefined || one.status === filter.status,
+      ),
+    }),
+    job,
+    jobLog: async (id, options = {}) =>
+      (service.logs.get(job(id).job_id) ?? [])
+        .filter((line) => line.sequence > (options.after ?? 0))
+        .slice(0, options.limit ?? 1_000),
+    artifact: (id) =>
+      byId(
+        service.artifacts,
+        (one) => one.artifact_id === id,
+        () => new AppError("artifact_not_found", `artifact ${id} not found`),
+      ),
+    listArtifacts: () => service.artifacts,
+    nodes: () => [aNode()],
+    node: (id) =>
+      byId(
+        [aNode()],
+        (one) => id === "self" || one.node_id === id,
+        () => new AppError("node_not_found", `node ${id} not found`),
+      ),
+    sandboxes: () => service.sandboxes,
+    sandbox: (id) =>
+      byId(
+        service.sandboxes,
+        (one) => one.sandbox_id === id,
+        () => new AppError("sandbox_not_found", `sandbox ${id} not found`),
+      ),
+    subscribe(listener) {
+      state.listeners.add(listener);
+      return () => state.listeners.delete(listener);
+    },
+    eventsSince(id) {
+      const [boot, sequence] = id.split(".").map(Number);
+      if (boot !== state.boot || sequence === undefined) return undefined;
+      return state.ring.filter((event) => Number(event.id.split(".")[1]) > sequence);
+    },
+    lastEventId: () => `${state.boot}.${state.sequence}`,
+  };
+}
+
+function commandsOf(service: Omit<FakeService, "commands">): Commands {
+  const enter = (name: string, argument: unknown, context?: CallContext): void => {
+    service.calls.push({ name, argument, context });
+    if (service.failWith !== undefined) {
+      const error = service.failWith;
+      service.failWith = undefined;
+      throw error as Error;
+    }
+  };
+  const slice = async function* (range?: { start: number; end: number }) {
+    const { start, end } = range ?? { start: 0, end: service.bytes.length - 1 };
+    for (let at = start; at <= end; at += 100) {
+      yield service.bytes.subarray(at, Math.min(at + 100, end + 1));
+    }
+  };
+  return {
+    async createFromImage(request: CreateFromImageRequest, context) {
+      enter("createFromImage", request, context);
+      const job_id = `job-${service.jobs.length + 1}`;
+      const job = aJob({ job_id, status: "PENDING", phase: "PULLING", progress: 0 });
+      service.jobs.push(job);
+      return job;
+    },
+    async cancelJob(id, context) {
+      enter("cancelJob", id, context);
+      const job = service.queries.job(id);
+      if (!isActiveJob(job)) throw new AppError("job_not_active", `job ${id} has already ended`);
+      return { ...job, cancel_requested: true };
+    },
+    async deleteTemplate(id, options, context) {
+      enter("deleteTemplate", { id, ...options }, context);
+      const { template_id } = service.queries.template(id);
+      service.templates.splice(
+        service.templates.findIndex((one) => one.template_id === id),
+        1,
+      );
+      return { template_id };
+    },
+    resolve(request) {
+      enter("resolve", request);
+      const template = service.queries.template(request.template_id ?? "");
+      return {
+        template_id: template.template_id,
+        kind: template.kind,
+        node_id: "node-a",
+        replica: template.replicas[0] ?? aReplica(),
+        request,
+      };
+    },
+    async runSandbox(request, context) {
+      enter("runSandbox", request, context);
+      const sandbox = aSandbox({ sandbox_id: request.sandbox_id ?? "sb-new" });
+      service.sandboxes.push(sandbox);
+      return sandbox;
+    },
+    async deleteSandbox(id, context) {
+      enter("deleteSandbox", id, context);
+      const at = service.sandboxes.indexOf(service.queries.sandbox(id));
+      service.sandboxes.splice(at, 1);
+    },
+    async openArtifact(id, token, range) {
+      enter("openArtifact", { id, token, range });
+      return { info: service.queries.artifact(id), body: slice(range) };
+    },
+    artifactToken: () => "the-token",
+  };
+}
+
+/** One READY template with its job, artifact and replica. */
+export function createFakeService(): FakeService {
+  const state: State = { boot: 1, sequence: 0, ring: [], listeners: new Set() };
+  const base: Omit<FakeService, "queries" | "commands"> = {
+    templates: [aTemplate()],
+    jobs: [aJob()],
+    logs: new Map(),
+    artifacts: [anArtifact()],
+    sandboxes: [aSandbox()],
+    bytes: Uint8Array.from({ length: 1_000 }, (_, index) => index % 251),
+    failWith: undefined,
+    calls: [],
+    publish(type, subject, data = {}) {
+      const event = { id: `${state.boot}.${++state.sequence}`, at: AT, type, subject, data };
+      state.ring.push(event);
+      for (const listener of [...state.listeners]) listener(event);
+    },
+    updateJob(id, change) {
+      const at = base.jobs.findIndex((job) => job.job_id === id);
+      const job = { ...base.jobs[at]!, ...change };
+      base.jobs[at] = job;
+      base.publish("job", id, job);
+    },
+    addLog(id, message) {
+      const lines = base.logs.get(id) ?? [];
+      const line = { sequence: lines.length + 1, at: AT, level: "info" as const, message };
+      base.logs.set(id, [...lines, line]);
+      base.publish("job-log", id, line);
+    },
+    listeners: () => state.listeners.size,
+    restart() {
+      state.boot += 1;
+      state.sequence = 0;
+      state.ring = [];
+    },
+  };
+  const withQueries = Object.assign(base, { queries: queriesOf(base, state) });
+  return Object.assign(withQueries, { commands: commandsOf(withQueries) });
+}
