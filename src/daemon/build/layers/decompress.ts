@@ -1,0 +1,135 @@
+/**
+ * Layer blobs to archive bytes, streaming. gzip and, where Node has it (>= 22.15), zstd run in
+ * zlib's thread pool, so inflating the next piece overlaps with reading this one; Node 20's zstd is
+ * the reference decoder in WebAssembly, on the calling thread.
+ */
+import { once } from "node:events";
+import { pipeline, type Transform } from "node:stream";
+import zlib from "node:zlib";
+import type { LayerDescriptor } from "../../../domain/index.ts";
+import { MAGIC_BYTES, sniffCompression } from "../source/compression.ts";
+import { AppError } from "../../../domain/index.ts";
+import { refusal, type RefusalReason } from "./refusal.ts";
+import { decodeZstd } from "./zstd-wasm.ts";
+
+/** Bytes per piece that comes out, and how many may wait for the reader. No gain above. */
+const PIECE_BYTES = 512 * 1024;
+const AHEAD_BYTES = 2 * 1024 * 1024;
+
+type Source = AsyncIterable<Uint8Array>;
+
+/**
+ * What the bytes themselves say decides, since media types in the wild are often wrong; but a layer
+ * that is said to be compressed and is not is refused.
+ * @throws AppError image_refused (bad_gzip, bad_zstd, truncated_gzip, truncated_zstd,
+ *   compressed_trailing_data); errors of the source as they are.
+ */
+export async function* decompress(
+  source: Source,
+  declared: LayerDescriptor["compression"],
+): AsyncGenerator<Buffer> {
+  const { head, rest } = await peek(source);
+  const found = sniffCompression(head) ?? "none";
+  if (found === "none" && declared !== "none") {
+    if (head.length === 0) throw refusal(TRUNCATED[declared], "the layer's blob is empty");
+    throw refusal(BAD[declared], `the layer's blob is not ${declared} data`);
+  }
+  if (found === "none") yield* plain(rest);
+  else if (found === "gzip") yield* inflate(rest, "gzip", gunzip());
+  else {
+    const builtIn = zstdStream();
+    yield* builtIn === undefined ? decodeZstd(rest) : inflate(rest, "zstd", builtIn);
+  }
+}
+
+const BAD = { gzip: "bad_gzip", zstd: "bad_zstd" } as const;
+const TRUNCATED = { gzip: "truncated_gzip", zstd: "truncated_zstd" } as const;
+
+/** Reads until the compression can be told; `rest` yields everything, the head included. */
+async function peek(source: Source): Promise<{ head: Buffer; rest: Source }> {
+  const iterator = source[Symbol.asyncIterator]();
+  let head: Buffer = Buffer.alloc(0);
+  while (head.length < MAGIC_BYTES) {
+    const next = await iterator.next();
+    if (next.done === true) break;
+    head = head.length === 0 ? asBuffer(next.value) : Buffer.concat([head, next.value]);
+  }
+  async function* all(): AsyncGenerator<Uint8Array> {
+    try {
+      if (head.length > 0) yield head;
+      for (;;) {
+        const next = await iterator.next();
+        if (next.done === true) return;
+        yield next.value;
+      }
+    } finally {
+      await iterator.return?.();
+    }
+  }
+  return { head, rest: all() };
+}
+
+const asBuffer = (bytes: Uint8Array): Buffer =>
+  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+
+async function* plain(source: Source): AsyncGenerator<Buffer> {
+  for await (const bytes of source) yield asBuffer(bytes);
+}
+
+const STREAM_OPTIONS = { chunkSize: PIECE_BYTES, readableHighWaterMark: AHEAD_BYTES };
+
+const gunzip = (): Inflater => zlib.createGunzip(STREAM_OPTIONS);
+
+type Inflater = Transform & { readonly bytesWritten: number };
+
+/** Node's own decoder, where there is one; the types of Node 20 do not know it. */
+function zstdStream(): Inflater | undefined {
+  const { createZstdDecompress } = zlib as unknown as {
+    createZstdDecompress?: (options: object) => Inflater;
+  };
+  return createZstdDecompress?.(STREAM_OPTIONS);
+}
+
+async function* inflate(
+  source: Source,
+  format: "gzip" | "zstd",
+  stream: Inflater,
+): AsyncGenerator<Buffer> {
+  let compressed = 0;
+  async function* counted(): AsyncGenerator<Uint8Array> {
+    for await (const bytes of source) {
+      compressed += bytes.length;
+      yield bytes;
+    }
+  }
+  const fed = new Promise<void>((resolve) => {
+    // The error, if any, also comes out of the iteration below.
+    pipeline(counted(), stream, () => {
+      resolve();
+    });
+  });
+  try {
+    for await (const bytes of stream) yield bytes as Buffer;
+  } catch (error) {
+    throw inflateError(error, format);
+  } finally {
+    if (!stream.closed) {
+      stream.destroy();
+      await once(stream, "close").catch(() => undefined);
+    }
+    await fed;
+  }
+  if (stream.bytesWritten < compressed) {
+    throw refusal("compressed_trailing_data", `the layer's blob goes on after its ${format} data`);
+  }
+}
+
+function inflateError(error: unknown, format: "gzip" | "zstd"): unknown {
+  if (error instanceof AppError || !(error instanceof Error)) return error;
+  const code = (error as NodeJS.ErrnoException).code ?? "";
+  if (!/^(Z_|ZSTD_|ERR_ZSTD)/.test(code)) return error;
+  const cut = code === "Z_BUF_ERROR" || code === "ZSTD_error_srcSize_wrong";
+  const reason: RefusalReason = cut ? TRUNCATED[format] : BAD[format];
+  const what = cut ? "ends too early" : "is damaged";
+  return refusal(reason, `the layer's ${format} data ${what}`, {}, error);
+}
