@@ -41,7 +41,7 @@ export function recordingLog(records: LogRecord[]): Log {
 }
 
 /** The contract of the storage's idempotency store, in a map. */
-export function memoryIdempotency(): AppDeps["idempotency"] & { keys(): string[] } {
+export function memoryIdempotency(): AppDeps["idempotency"] & { readonly keys: () => string[] } {
   const rows = new Map<string, { hash: string; answer?: StoredAnswer }>();
   return {
     async begin(key, bodyHash) {

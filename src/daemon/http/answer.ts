@@ -39,6 +39,8 @@ export function problem(error: unknown, requestId: string): Response {
   if (known.row.status === 405 && Array.isArray(known.meta["allow"])) {
     headers["allow"] = known.meta["allow"].join(", ");
   }
+  if (known.row.status === 416)
+    headers["content-range"] = `bytes */${String(known.meta["size_bytes"])}`;
   return json(known.toProblem(requestId), known.row.status, headers);
 }
 

@@ -1,0 +1,304 @@
+import type { Command } from "commander";
+import {
+  AppError,
+  type JobInfo,
+  type Page,
+  type ReplicaStatus,
+  type SandboxRequest,
+  type TemplateInfo,
+} from "../../domain/index.ts";
+import type { Client } from "./client.ts";
+import { collect, followJob, requireReady, withJson, type CliContext } from "./context.ts";
+import { addCreateFlags, createRequest, type CreateFlags } from "./create-options.ts";
+import { jobLines } from "./job.ts";
+import { json, lines, sizeText, table } from "./table.ts";
+
+const path = (id: string, rest = ""): string => `/v1/templates/${encodeURIComponent(id)}${rest}`;
+
+const EXAMPLES = `
+Examples:
+  templatecenter tpl create-from-image --image docker.io/library/nginx:1.27 --expose-port 80
+  templatecenter tpl list -o wide
+  templatecenter tpl info web --include-request --json
+  templatecenter tpl delete tpl-0123456789abcdef01234567
+`;
+
+/** `tpl` (also `template`): make, look at and delete templates. */
+export function registerTemplate(program: Command, context: CliContext): void {
+  const group = program
+    .command("tpl")
+    .alias("template")
+    .description("make, look at and delete templates")
+    .addHelpText("beforeAll", EXAMPLES);
+  registerCreate(group, context);
+  registerList(group, context);
+  registerInfo(group, context);
+  registerDelete(group, context);
+  registerStatus(group, context);
+  registerWatch(group, context);
+}
+
+/** All pages of a list. */
+export async function allPages<T>(
+  client: Client,
+  of: string,
+  query: Record<string, string | number | undefined>,
+): Promise<T[]> {
+  const items: T[] = [];
+  let next_token: string | undefined;
+  do {
+    const page = (await client.json(of, { query: { ...query, next_token } })) as Page<T>;
+    items.push(...page.items);
+    next_token = page.next_token;
+  } while (next_token !== undefined);
+  return items;
+}
+
+type CreateRun = CreateFlags & { detach?: boolean; wait?: boolean; json?: boolean };
+
+function registerCreate(group: Command, context: CliContext): void {
+  const { io } = context;
+  withJson(addCreateFlags(group.command("create-from-image")))
+    .description("make a template from an OCI image")
+    .option("--wait", "wait for the end (default on a terminal)")
+    .option("--detach", "print the job and return at once")
+    .action(async (flags: CreateRun, command: Command) =>
+      context.withClient(command, async (client) => {
+        const body = await createRequest(io, flags);
+        const headers = { "idempotency-key": newKey() };
+        const call = { method: "POST" as const, body, headers };
+        const job = (await client.json("/v1/templates/from-image", call)) as JobInfo;
+        const waits = flags.detach !== true && (flags.wait === true || io.isTty);
+        if (!waits) {
+          io.out(flags.json === true ? json(job) : jobLines(job));
+          if (flags.json !== true)
+            io.err(`hint: watch it: templatecenter tpl watch ${job.job_id}\n`);
+          return;
+        }
+        await finish(context, client, job, flags);
+      }),
+    );
+}
+
+/** One key per run: the daemon makes one template even if the connection breaks and is retried. */
+const newKey = (): string => globalThis.crypto.randomUUID();
+
+async function finish(
+  context: CliContext,
+  client: Client,
+  job: JobInfo,
+  flags: { json?: boolean },
+): Promise<void> {
+  const ended = await followJob(context, client, job.job_id, { quiet: flags.json });
+  context.io.out(flags.json === true ? json(ended) : jobLines(ended));
+  requireReady(ended);
+}
+
+interface ListFlags {
+  json?: boolean;
+  output?: string;
+  status?: string;
+  label?: string;
+  text?: string;
+}
+
+function registerList(group: Command, context: CliContext): void {
+  withJson(group.command("list").alias("ls"))
+    .description("list templates, most recently updated first")
+    .option("-o, --output <format>", "wide, or json")
+    .option("--status <status>", "only those in this status")
+    .option("--label <key[=value]>", "only those with this label")
+    .option("--text <text>", "only those with this in id, name or image")
+    .action(async (flags: ListFlags, command: Command) =>
+      context.withClient(command, async (client) => {
+        const { output, json: wantsJson, ...filter } = flags;
+        if (output !== undefined && !["wide", "json"].includes(output)) {
+          throw new AppError("invalid_request", `output ${output} is not known: wide or json`);
+        }
+        const items = await allPages<TemplateInfo>(client, "/v1/templates", {
+          status: filter.status,
+          label: filter.label,
+          text: filter.text,
+        });
+        const asJson = wantsJson === true || output === "json";
+        context.io.out(asJson ? json({ items }) : templateTable(items, output === "wide"));
+      }),
+    );
+}
+
+function templateTable(items: readonly TemplateInfo[], wide: boolean): string {
+  const head = ["TEMPLATE_ID", "NAME", "STATUS", "CREATED_AT", "IMAGE_INFO"];
+  const more = wide ? ["VERSION", "JOB_ID", "LAST_ERROR"] : [];
+  const rows = items.map((one) => [
+    one.template_id,
+    one.display_name,
+    one.status,
+    one.created_at,
+    one.image_info,
+    ...(wide ? [one.version, one.job_id, one.last_error] : []),
+  ]);
+  return table([...head, ...more], rows);
+}
+
+interface InfoFlags {
+  json?: boolean;
+  includeRequest?: boolean;
+  templateId?: string;
+}
+
+/** The positional id, or the predecessor's --template-id. @throws AppError template_id_required */
+function idOf(positional: string | undefined, flags: { templateId?: string }): string {
+  const id = positional ?? flags.templateId;
+  if (id === undefined || id.trim() === "") {
+    throw new AppError("template_id_required", "template id is required");
+  }
+  return id;
+}
+
+const withId = (command: Command): Command =>
+  withJson(command.argument("[template]", "id or name")).option("--template-id <id>", "the same");
+
+function registerInfo(group: Command, context: CliContext): void {
+  const { io } = context;
+  withId(group.command("info"))
+    .description("show one template with its replicas")
+    .option("--include-request", "with the stored create request")
+    .action(async (id: string | undefined, flags: InfoFlags, command: Command) =>
+      context.withClient(command, async (client) => {
+        const query = { include_request: flags.includeRequest };
+        const found = (await client.json(path(idOf(id, flags)), { query })) as TemplateDetail;
+        io.out(flags.json === true ? json(found) : templateText(found));
+      }),
+    );
+  withId(group.command("request"))
+    .description("print the stored create request, with a fresh request id")
+    .action(async (id: string | undefined, flags: InfoFlags, command: Command) =>
+      context.withClient(command, async (client) =>
+        io.out(json(await client.json(path(idOf(id, flags), "/request")))),
+      ),
+    );
+  withId(group.command("replicas"))
+    .description("list a template's replicas by node")
+    .action(async (id: string | undefined, flags: InfoFlags, command: Command) =>
+      context.withClient(command, async (client) => {
+        const answer = await client.json(path(idOf(id, flags), "/replicas"));
+        const { items } = answer as { items: ReplicaStatus[] };
+        io.out(flags.json === true ? json(answer) : replicaTable(items));
+      }),
+    );
+}
+
+type TemplateDetail = TemplateInfo & { create_request?: SandboxRequest };
+
+function templateText(one: TemplateDetail): string {
+  const ca = one.cube_egress_ca_baked
+    ? `baked (${one.cube_egress_ca_fingerprint}, ${one.cube_egress_ca_targets_written} files)`
+    : "not baked";
+  const artifact =
+    one.artifact_id === "" ? "" : `${one.artifact_id} ${sizeText(one.artifact_size_bytes)}`;
+  const labels = Object.entries(one.labels).map(([key, value]) => `${key}=${value}`);
+  const head = lines([
+    ["template_id", one.template_id],
+    ["name", one.display_name],
+    ["instance_type", one.instance_type],
+    ["version", one.version],
+    ["status", one.status],
+    ["last_error", one.last_error],
+    ["created_at", one.created_at],
+    ["image_info", one.image_info],
+    ["job_id", one.job_id],
+    ["artifact", artifact],
+    ["artifact_digest", one.artifact_digest],
+    ["labels", labels.join(", ")],
+    ["cube_egress_ca", ca],
+  ]);
+  const request = one.create_request === undefined ? "" : `\n${json(one.create_request)}`;
+  return `${head}\n${replicaTable(one.replicas)}${request}`;
+}
+
+const replicaTable = (items: readonly ReplicaStatus[]): string =>
+  table(
+    ["NODE_ID", "NODE_IP", "STATUS", "PHASE", "SPEC", "ERROR"],
+    items.map((one) => [
+      one.node_id,
+      one.node_ip,
+      one.status,
+      one.phase,
+      one.spec ?? "",
+      one.error_message ?? "",
+    ]),
+  );
+
+interface DeleteFlags {
+  force?: boolean;
+  templateId?: string[];
+  json?: boolean;
+}
+
+function registerDelete(group: Command, context: CliContext): void {
+  withJson(group.command("delete").alias("rm"))
+    .description("delete templates")
+    .argument("[templates...]", "ids or names")
+    .option("--template-id <id>", "the same (repeat)", collect)
+    .option("--force", "also when sandboxes still use it")
+    .action(async (ids: string[], flags: DeleteFlags, command: Command) =>
+      context.withClient(command, async (client) => {
+        const all = [...ids, ...(flags.templateId ?? [])];
+        if (all.length === 0) throw new AppError("template_id_required");
+        const deleted: string[] = [];
+        for (const id of all) {
+          const query = { force: flags.force };
+          const found = (await client.json(path(id), { method: "DELETE", query })) as {
+            template_id: string;
+          };
+          deleted.push(found.template_id);
+          if (flags.json !== true) context.io.out(`template deleted: ${found.template_id}\n`);
+        }
+        if (flags.json === true) context.io.out(json({ deleted }));
+      }),
+    );
+}
+
+interface JobFlags {
+  json?: boolean;
+  jobId?: string;
+  interval?: number;
+}
+
+/** The positional job id, or the predecessor's --job-id. */
+export function jobIdOf(positional: string | undefined, flags: { jobId?: string }): string {
+  const id = positional ?? flags.jobId;
+  if (id === undefined || id === "") throw new AppError("invalid_request", "job id is required");
+  return id;
+}
+
+function registerStatus(group: Command, context: CliContext): void {
+  withJson(group.command("status"))
+    .description("show a template's job")
+    .argument("[job]", "job id")
+    .option("--job-id <id>", "the same")
+    .action(async (id: string | undefined, flags: JobFlags, command: Command) =>
+      context.withClient(command, async (client) => {
+        const job = await client.json(`/v1/jobs/${encodeURIComponent(jobIdOf(id, flags))}`);
+        context.io.out(flags.json === true ? json(job) : jobLines(job as JobInfo));
+      }),
+    );
+}
+
+function registerWatch(group: Command, context: CliContext): void {
+  withJson(group.command("watch"))
+    .description("follow a job to its end")
+    .argument("[job]", "job id")
+    .option("--job-id <id>", "the same")
+    .option("--interval <seconds>", "pause between tries when there are no events", Number, 2)
+    .action(async (id: string | undefined, flags: JobFlags, command: Command) =>
+      context.withClient(command, async (client) => {
+        const job = await followJob(context, client, jobIdOf(id, flags), {
+          quiet: flags.json,
+          intervalMs: Math.max(0.1, flags.interval ?? 2) * 1_000,
+        });
+        if (flags.json === true) context.io.out(json(job));
+        requireReady(job);
+      }),
+    );
+}
