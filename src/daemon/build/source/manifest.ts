@@ -106,10 +106,10 @@ export function parseJson(bytes: Uint8Array, what: string): unknown {
 const headSchema = z.object({
   schemaVersion: z.number().optional(),
   mediaType: z.string().optional(),
-  manifests: z.unknown(),
-  layers: z.unknown(),
-  config: z.unknown(),
-  fsLayers: z.unknown(),
+  manifests: z.unknown().optional(),
+  layers: z.unknown().optional(),
+  config: z.unknown().optional(),
+  fsLayers: z.unknown().optional(),
 });
 
 /**

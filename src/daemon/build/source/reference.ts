@@ -80,7 +80,7 @@ function parseRegistry(text: string): RegistryReference {
   const tag = tagged ? name.slice(colon + 1) : undefined;
   if (tag === "") throw invalid("nothing follows the colon of the tag");
   if (tag !== undefined && !TAG.test(tag)) throw invalid("the tag is malformed");
-  const { host, repository } = splitHost(tagged ? name.slice(0, colon) : name);
+  const { host, repository } = splitHost(tagged ? name.slice(0, colon) : name, scheme);
   checkRepository(repository);
   const base = { kind: "registry", scheme, host, repository } as const;
   return digest === undefined ? { ...base, tag: tag ?? "latest" } : { ...base, digest };
@@ -104,10 +104,16 @@ function takeDigest(text: string): { name: string; digest?: string } {
   return { name: text.slice(0, at), digest };
 }
 
-function splitHost(name: string): { host: string; repository: string } {
+/** Behind `http://` or `https://` the first component is a host, whatever it looks like. */
+function splitHost(
+  name: string,
+  scheme: RegistryReference["scheme"],
+): { host: string; repository: string } {
   const slash = name.indexOf("/");
   const first = slash === -1 ? "" : name.slice(0, slash);
-  if (!/[.:[\]]/.test(first) && first.toLowerCase() !== "localhost") {
+  if (scheme !== "auto" && slash === -1) throw invalid("no repository follows the host");
+  const looksLikeHost = /[.:[\]]/.test(first) || first.toLowerCase() === "localhost";
+  if (scheme === "auto" && !looksLikeHost) {
     return { host: "docker.io", repository: slash === -1 ? `library/${name}` : name };
   }
   const host = first.toLowerCase();
