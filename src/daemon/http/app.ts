@@ -50,7 +50,7 @@ export function createApp(given: AppDeps): HttpApp {
     accessLog(log, clock),
     measure(metrics, clock),
     secureHeaders,
-    audit(deps.audit, log, clock),
+    audit(deps.audit, log),
     hostMiddleware(checkHost),
     sameOrigin,
     authenticate(deps.auth),

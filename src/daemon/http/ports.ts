@@ -23,24 +23,21 @@ export interface IdempotencyPort {
   ): Promise<{ state: "new" } | { state: "replay"; answer: unknown }>;
   finish(key: string, answer: StoredAnswer): Promise<void>;
   /** Forgets a key whose request changed nothing, so that it can be tried again. */
-  abandon(key: string): Promise<void>;
+  abandon(key: string): unknown;
 }
 
 /** One mutation that was asked for, and how it ended. Never carries a body or a secret. */
 export interface AuditRow {
-  /** RFC 3339. */
-  readonly at: string;
   readonly request_id: string;
   /** `socket`, `token:<name>` or `anonymous`. */
   readonly actor: string;
-  /** Remote address, or `unix`. */
-  readonly from: string;
   /** Method and route pattern: `DELETE /v1/templates/{id}`. */
   readonly action: string;
   readonly subject: string;
-  readonly status: number;
-  /** Error code; blank when it was done. */
-  readonly code: string;
+  /** `ok`, or the error code. */
+  readonly result: string;
+  /** `from`: remote address or `unix`; `status`: of the answer. */
+  readonly details: { readonly from: string; readonly status: number };
 }
 
 export interface AuditPort {

@@ -14,6 +14,7 @@ const KEEP_ALIVE_MS = 15_000;
 const MAX_HEADER_BYTES = 16 * 1024;
 const SOCKET_MODE = 0o660;
 const PROBE_MS = 1_000;
+const IDLE_LOOK_MS = 25;
 
 export interface ListenOptions {
   readonly app: HttpApp;
@@ -31,6 +32,8 @@ export interface Listening {
   readonly port: number;
   /** `http://host:port`, as a browser on this host reaches it. */
   readonly url: string;
+  /** Path of the unix socket, which `<data>/daemon.json` tells the client commands. */
+  readonly socket?: string;
   /** Takes no more, ends event streams, and cuts what is left after `graceMs`. */
   close(graceMs: number): Promise<void>;
 }
@@ -61,6 +64,7 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     address,
     port,
     url,
+    ...(options.socketPath === undefined ? {} : { socket: options.socketPath }),
     close: (graceMs) => (closing ??= closeAll(servers, options, graceMs)),
   };
 }
@@ -150,11 +154,18 @@ async function closeAll(
     (server) => new Promise<void>((resolve) => server.close(() => resolve())),
   );
   app.streams.closeAll();
-  for (const server of servers) server.closeIdleConnections();
+  let open = true;
+  // Connections fall idle one by one as their last answers go out.
+  const closeIdle = (): void => {
+    for (const server of servers) server.closeIdleConnections();
+    if (open) clock.after(IDLE_LOOK_MS, closeIdle);
+  };
+  closeIdle();
   const timer = clock.after(graceMs, () => {
     log.warn("connections cut at the end of the grace period", { grace_ms: graceMs });
     for (const server of servers) server.closeAllConnections();
   });
   await Promise.all(closed);
+  open = false;
   timer.cancel();
 }

@@ -1,5 +1,5 @@
 /** An audit row for every change that was asked for, refused ones included. */
-import type { Clock, Log } from "../../../domain/index.ts";
+import type { Log } from "../../../domain/index.ts";
 import { failureText, toAppError } from "../answer.ts";
 import { doorOf, type AppContext, type AppMiddleware, type AuditPort } from "../ports.ts";
 import { isChange } from "./auth.ts";
@@ -13,19 +13,18 @@ const subjectOf = (c: AppContext): string =>
   c.req.param("id") ?? c.res.headers.get("location")?.split("/").at(-1) ?? "";
 
 export const audit =
-  (port: AuditPort, log: Log, clock: Clock): AppMiddleware =>
+  (port: AuditPort, log: Log): AppMiddleware =>
   async (c, next) => {
     await next();
     if (!isChange(c.req.method) || c.res.headers.has("idempotency-replayed")) return;
+    const failure = c.get("failure");
     const row = {
-      at: new Date(clock.now()).toISOString(),
       request_id: c.get("requestId"),
       actor: c.get("actor") ?? "anonymous",
-      from: fromOf(c),
       action: `${c.req.method} ${routeOf(c)}`,
       subject: subjectOf(c).slice(0, 256),
-      status: c.res.status,
-      code: c.get("failure") === undefined ? "" : toAppError(c.get("failure")).code,
+      result: failure === undefined ? "ok" : toAppError(failure).code,
+      details: { from: fromOf(c), status: c.res.status },
     };
     try {
       await port.append(row);
