@@ -63,15 +63,22 @@ function tokenOf(deps: RouteDeps, c: AppContext, id: string, query: string | und
 /** A failure in mid-stream cannot be answered any more: the connection is cut short instead. */
 function bodyStream(
   body: AsyncIterable<Uint8Array>,
+  lengthBytes: number,
   onError: (error: unknown) => void,
 ): ReadableStream<Uint8Array> {
   const iterator = body[Symbol.asyncIterator]();
+  let sent = 0;
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
         const next = await iterator.next();
-        if (next.done === true) controller.close();
-        else controller.enqueue(next.value);
+        if (next.done !== true) {
+          sent += next.value.byteLength;
+          return controller.enqueue(next.value);
+        }
+        // Fewer bytes than promised would leave the reader waiting for the rest.
+        if (sent !== lengthBytes) throw new AppError("artifact_corrupt", "the file is shorter");
+        controller.close();
       } catch (error) {
         onError(error);
         controller.close();
@@ -116,7 +123,7 @@ async function send(deps: RouteDeps, c: AppContext, token: string | undefined): 
   if (c.req.method === "HEAD") return new Response(null, { status, headers });
   const { body } = await deps.commands.openArtifact(id, secret, range);
   const fields: LogFields = { request_id: c.get("requestId"), artifact_id: id };
-  const stream = bodyStream(body, (error) => {
+  const stream = bodyStream(body, length, (error) => {
     deps.log.error("artifact download cut short", { ...fields, error: errorText(error) });
     c.env?.outgoing?.destroy();
   });
