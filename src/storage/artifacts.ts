@@ -174,7 +174,8 @@ class FileArtifactStore implements ArtifactStore {
       this.#suspect.add(hex);
       throw new AppError("artifact_corrupt", `the chunk manifest of ${digest} is damaged`);
     }
-    return decodeChunkManifest(bytes);
+    // A plain array: slices of a Buffer are views of it.
+    return decodeChunkManifest(new Uint8Array(bytes));
   }
 
   /**

@@ -1,4 +1,4 @@
-/** What the tests of storage share: a clock and log of their own, valid values, a memory database. */
+/** What the tests of storage share: a clock and a log, valid values, a memory database. */
 import { hash } from "node:crypto";
 import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
