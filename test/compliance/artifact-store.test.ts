@@ -133,7 +133,7 @@ describe("the artifact store", () => {
 
   it.each(["", "..", "a/b", "../x", ".hidden", "a\0b"])("refuses the name %j", (name) =>
     withStore(async ({ store, publish }) => {
-      expect(() => store.scratchPath(name)).toThrowError(/not valid/);
+      expect(() => store.scratchPath(name)).toThrow(/not valid/);
       const manifest = manifestOf(imageBytes(1, 1));
       const { digest } = await publish("rfs-1", imageBytes(1, 1));
       await expect(async () =>
