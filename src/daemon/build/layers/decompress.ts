@@ -3,8 +3,8 @@
  * zlib's thread pool, so inflating the next piece overlaps with reading this one; Node 20's zstd is
  * the reference decoder in WebAssembly, on the calling thread.
  */
-import { once } from "node:events";
 import { pipeline, type Transform } from "node:stream";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import zlib from "node:zlib";
 import type { LayerDescriptor } from "../../../domain/index.ts";
 import { MAGIC_BYTES, sniffCompression } from "../source/compression.ts";
@@ -12,9 +12,10 @@ import { AppError } from "../../../domain/index.ts";
 import { refusal, type RefusalReason } from "./refusal.ts";
 import { decodeZstd } from "./zstd-wasm.ts";
 
-/** Bytes per piece that comes out, and how many may wait for the reader. No gain above. */
-const PIECE_BYTES = 512 * 1024;
-const AHEAD_BYTES = 2 * 1024 * 1024;
+/** Bytes per piece that comes out, and pieces that may wait for the reader. */
+const PIECE_BYTES = 128 * 1024;
+const PIECES_AHEAD = 4;
+const INPUT_BYTES = 1024 * 1024;
 
 type Source = AsyncIterable<Uint8Array>;
 
@@ -76,7 +77,8 @@ async function* plain(source: Source): AsyncGenerator<Buffer> {
   for await (const bytes of source) yield asBuffer(bytes);
 }
 
-const STREAM_OPTIONS = { chunkSize: PIECE_BYTES, readableHighWaterMark: AHEAD_BYTES };
+/** With input waiting in the stream itself, the next piece is begun without a turn of the loop. */
+const STREAM_OPTIONS = { chunkSize: PIECE_BYTES, writableHighWaterMark: INPUT_BYTES };
 
 const gunzip = (): Inflater => zlib.createGunzip(STREAM_OPTIONS);
 
@@ -109,18 +111,54 @@ async function* inflate(
     });
   });
   try {
-    for await (const bytes of stream) yield bytes as Buffer;
+    yield* onePieceATurn(stream);
   } catch (error) {
     throw inflateError(error, format);
   } finally {
-    if (!stream.closed) {
-      stream.destroy();
-      await once(stream, "close").catch(() => undefined);
-    }
+    stream.destroy();
     await fed;
   }
   if (stream.bytesWritten < compressed) {
     throw refusal("compressed_trailing_data", `the layer's blob goes on after its ${format} data`);
+  }
+}
+
+/**
+ * The stream's pieces, one in each turn of the event loop. zlib starts on the next piece when the
+ * loop gets to it, right after it has handed over the last: taking one piece a turn keeps a pool
+ * thread and this one both busy, where the stream's own iterator would join several pieces (and
+ * copy them) while the pool waits.
+ */
+async function* onePieceATurn(stream: Inflater): AsyncGenerator<Buffer> {
+  const queue: Buffer[] = [];
+  let state: "open" | "ended" | { readonly error: unknown } = "open";
+  let wake: () => void = () => undefined;
+  stream.on("data", (piece: Buffer) => {
+    queue.push(piece);
+    if (queue.length >= PIECES_AHEAD) stream.pause();
+    wake();
+  });
+  stream.on("end", () => {
+    state = "ended";
+    wake();
+  });
+  stream.on("error", (error) => {
+    state = { error };
+    wake();
+  });
+  for (;;) {
+    const piece = queue.shift();
+    if (piece !== undefined) {
+      if (stream.isPaused()) stream.resume();
+      yield piece;
+      if (queue.length > 0) await nextTurn();
+    } else if ((state as string) === "ended") return;
+    else if (typeof state === "object") throw (state as { error: unknown }).error;
+    else {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
   }
 }
 
