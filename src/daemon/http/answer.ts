@@ -31,9 +31,13 @@ export const json = (
   });
 
 /** RFC 9457 answer for an error; whatever is not an AppError is `internal` and says nothing. */
-export function problem(error: unknown, requestId: string): Response {
+export function problem(
+  error: unknown,
+  requestId: string,
+  more: Readonly<Record<string, string>> = {},
+): Response {
   const known = toAppError(error);
-  const headers: Record<string, string> = { "content-type": "application/problem+json" };
+  const headers: Record<string, string> = { "content-type": "application/problem+json", ...more };
   if (known.code === "unauthorized") headers["www-authenticate"] = 'Bearer realm="templatecenter"';
   if (known.row.retryable) headers["retry-after"] = "1";
   if (known.row.status === 405 && Array.isArray(known.meta["allow"])) {

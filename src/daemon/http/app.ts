@@ -1,5 +1,5 @@
 /**
- * The HTTP application: resolve first and on its own, then the chain of middleware, then the
+ * The HTTP application: resolve on its own beside the rest, then the chain of middleware, the
  * routes, the page, and what is answered when nothing matches.
  */
 import { Hono } from "hono";
@@ -17,14 +17,14 @@ import { preferWait } from "./middleware/prefer-wait.ts";
 import { requestId } from "./middleware/request-id.ts";
 import { secureHeaders } from "./middleware/secure-headers.ts";
 import { openApiDocument } from "./openapi.ts";
-import type { AppContext, AppDeps, AppEnv, RouteDeps } from "./ports.ts";
+import type { AppContext, AppDeps, AppEnv, Bindings, RouteDeps } from "./ports.ts";
 import { routerPath } from "./route.ts";
 import { ROUTES } from "./routes/all.ts";
-import { registerResolve } from "./routes/resolve.ts";
+import { createResolveApp, isResolve, RESOLVE_PATH } from "./routes/resolve.ts";
 import { createEventStreams, type EventStreams } from "./streams.ts";
 
 export interface HttpApp {
-  readonly hono: Hono<AppEnv>;
+  fetch(request: Request, bindings?: Bindings): Response | Promise<Response>;
   /** The open event streams, which `listen` ends when it closes. */
   readonly streams: EventStreams;
 }
@@ -44,7 +44,7 @@ export function createApp(given: AppDeps): HttpApp {
     logFailure(log, error, fields);
     return problem(error, c.get("requestId"));
   });
-  registerResolve(app, deps, { checkHost, metrics });
+  const resolve = createResolveApp(deps, { checkHost, metrics });
   app.use(
     requestId(deps.random),
     accessLog(log, clock),
@@ -62,7 +62,10 @@ export function createApp(given: AppDeps): HttpApp {
   app.get("/", (c) => c.redirect("/ui/", 302));
   if (deps.ui !== undefined) app.route("/ui", deps.ui);
   app.notFound(unmatched(app));
-  return { hono: app, streams };
+  return {
+    streams,
+    fetch: (request, bindings) => (isResolve(request) ? resolve : app).fetch(request, bindings),
+  };
 }
 
 function registerDocument(app: Hono<AppEnv>, version: string): void {
@@ -76,8 +79,9 @@ function registerDocument(app: Hono<AppEnv>, version: string): void {
 /** 405 with Allow when the path exists for other methods, else 404. */
 function unmatched(app: Hono<AppEnv>) {
   let table: { pattern: RegExp; method: string }[] | undefined;
+  const resolve = { path: RESOLVE_PATH, method: "POST" };
   const build = () =>
-    app.routes
+    [...app.routes, resolve]
       .filter((route) => route.method !== "ALL")
       .map(({ path, method }) => ({
         method,

@@ -22,6 +22,12 @@ function checkDeclaredLength(c: AppContext): void {
   if (length !== undefined && Number(length) > LIMITS.requestBodyBytes) throw tooLarge();
 }
 
+/** False for a body whose declared length is within the limit: nothing is to be done for it. */
+export function needsBound(c: AppContext): boolean {
+  const length = c.req.header("content-length");
+  return length === undefined || !(Number(length) <= LIMITS.requestBodyBytes);
+}
+
 /**
  * Bounds the body before anybody reads it: one with a declared length by that length, one without
  * by counting it into memory.

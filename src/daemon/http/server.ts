@@ -6,6 +6,7 @@ import { getRequestListener } from "@hono/node-server";
 import { AppError, type Clock, type Log } from "../../domain/index.ts";
 import { problem } from "./answer.ts";
 import type { HttpApp } from "./app.ts";
+import type { Bindings } from "./ports.ts";
 
 /** A request's head must be here within this; a body within `REQUEST_MS`. */
 const HEADERS_MS = 10_000;
@@ -71,7 +72,7 @@ export async function listen(options: ListenOptions): Promise<Listening> {
 
 function createDoor(app: HttpApp, door: "tcp" | "unix"): Server {
   const listener = getRequestListener(
-    (request, env) => app.hono.fetch(request, Object.assign(env, { door })),
+    (request, env) => app.fetch(request, Object.assign(env, { door }) as Bindings),
     {
       // Only what never became a request gets here: a bad target or a bad Host.
       errorHandler: (error) =>

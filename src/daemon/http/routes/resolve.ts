@@ -1,10 +1,10 @@
 /**
- * The one route on the way of every sandbox start, so it is kept lean: it stands before the chain
- * of middleware, makes the same checks as plain calls, and writes its headers once.
+ * The one route on the way of every sandbox start, so it is kept lean: it stands beside the chain of
+ * middleware, makes the same checks as plain calls, and writes its headers once.
  */
-import type { Hono } from "hono";
-import { API_HEADERS, problem } from "../answer.ts";
-import { boundBody, readBody } from "../body.ts";
+import { Hono } from "hono";
+import { problem } from "../answer.ts";
+import { boundBody, needsBound, readBody } from "../body.ts";
 import { logFailure } from "../middleware/access-log.ts";
 import type { HostCheck } from "../middleware/host.ts";
 import type { HttpMetrics } from "../middleware/metrics.ts";
@@ -13,11 +13,11 @@ import { doorOf, type AppContext, type AppEnv, type RouteDeps } from "../ports.t
 import { noQuery, type Route } from "../route.ts";
 import { Resolved, SandboxRequestBody } from "../schemas.ts";
 
-const PATH = "/v1/resolve";
+export const RESOLVE_PATH = "/v1/resolve";
 
 const spec: Route["spec"] = {
   method: "post",
-  path: PATH,
+  path: RESOLVE_PATH,
   summary: "Template or snapshot, node, replica and effective request for a sandbox request",
   tag: "resolve",
   query: noQuery,
@@ -26,43 +26,55 @@ const spec: Route["spec"] = {
   answers: { 200: { description: "where and what to start", schema: Resolved } },
 };
 
-/** Registers the route; the caller does it before any middleware. */
-export function registerResolve(
-  app: Hono<AppEnv>,
+/** Programs read this answer, not browsers: of the headers, what a cache or a sniffer needs. */
+const HEADERS: Readonly<Record<string, string>> = {
+  "content-type": "application/json",
+  "cache-control": "no-store",
+  "x-content-type-options": "nosniff",
+};
+
+/**
+ * An application of this one route: with a single handler the router's answer is called without
+ * the machinery that chains middleware.
+ */
+export function createResolveApp(
   deps: RouteDeps,
   parts: { checkHost: HostCheck; metrics: HttpMetrics },
-): void {
+): Hono<AppEnv> {
   const { clock, commands, log, random } = deps;
   const handle = async (c: AppContext, requestId: string): Promise<Response> => {
     try {
       parts.checkHost(c);
-      await boundBody(c);
+      if (needsBound(c)) await boundBody(c);
       const result = commands.resolve(await readBody(c, SandboxRequestBody));
       return new Response(JSON.stringify(result), {
-        headers: { ...API_HEADERS, "x-request-id": requestId },
+        headers: { ...HEADERS, "x-request-id": requestId },
       });
     } catch (error) {
-      logFailure(log, error, { request_id: requestId, route: PATH });
-      const answer = problem(error, requestId);
-      answer.headers.set("x-request-id", requestId);
-      return answer;
+      logFailure(log, error, { request_id: requestId, route: RESOLVE_PATH });
+      return problem(error, requestId, { "x-request-id": requestId });
     }
   };
-  app.post(PATH, async (c) => {
+  const app = new Hono<AppEnv>();
+  app.post(RESOLVE_PATH, async (c) => {
     const started = clock.monotonic();
     const requestId = requestIdOf(c.req.header("x-request-id"), random);
     const answer = await handle(c, requestId);
     const ms = clock.monotonic() - started;
-    parts.metrics.observe(PATH, "POST", answer.status, ms / 1_000);
-    log.debug("request", {
-      request_id: requestId,
-      method: "POST",
-      route: PATH,
-      door: doorOf(c),
-      ms,
-    });
+    parts.metrics.observe(RESOLVE_PATH, "POST", answer.status, ms / 1_000);
+    log.debug("request", { request_id: requestId, route: RESOLVE_PATH, door: doorOf(c), ms });
     return answer;
   });
+  return app;
+}
+
+/** True for the one path that goes to `createResolveApp`, whatever follows as query. */
+export function isResolve(request: Request): boolean {
+  if (request.method !== "POST") return false;
+  const { url } = request;
+  const at = url.indexOf("/", 8);
+  const end = at + RESOLVE_PATH.length;
+  return url.startsWith(RESOLVE_PATH, at) && (url.length === end || url[end] === "?");
 }
 
 /** For openapi.json and the table of allowed methods only. */
