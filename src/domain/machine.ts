@@ -33,7 +33,7 @@ export function defineMachine<const T extends MachineTable>(name: string, table:
 }
 
 /** Mermaid text of a machine, states and events in the table's order. */
-export function toMermaid(machine: Machine<MachineTable>): string {
+export function toMermaid(machine: { readonly table: MachineTable }): string {
   const lines = ["stateDiagram-v2"];
   for (const [state, events] of Object.entries(machine.table)) {
     if (Object.keys(events).length === 0) lines.push(`  ${state} --> [*]`);
