@@ -20,7 +20,7 @@ import { openApiDocument } from "./openapi.ts";
 import type { AppContext, AppDeps, AppEnv, Bindings, RouteDeps } from "./ports.ts";
 import { routerPath } from "./route.ts";
 import { ROUTES } from "./routes/all.ts";
-import { createResolveApp, isResolve, RESOLVE_PATH } from "./routes/resolve.ts";
+import { createResolve, isResolve, RESOLVE_PATH } from "./routes/resolve.ts";
 import { createEventStreams, type EventStreams } from "./streams.ts";
 
 export interface HttpApp {
@@ -44,7 +44,7 @@ export function createApp(given: AppDeps): HttpApp {
     logFailure(log, error, fields);
     return problem(error, c.get("requestId"));
   });
-  const resolve = createResolveApp(deps, { checkHost, metrics });
+  const resolve = createResolve(deps, { checkHost, metrics });
   app.use(
     requestId(deps.random),
     accessLog(log, clock),
@@ -64,7 +64,8 @@ export function createApp(given: AppDeps): HttpApp {
   app.notFound(unmatched(app));
   return {
     streams,
-    fetch: (request, bindings) => (isResolve(request) ? resolve : app).fetch(request, bindings),
+    fetch: (request, bindings) =>
+      isResolve(request) ? resolve(request, bindings) : app.fetch(request, bindings),
   };
 }
 

@@ -17,15 +17,23 @@ const JSON_TYPE = /^application\/(?:[a-z0-9.-]+\+)?json\s*(?:;|$)/i;
  * Refuses a body whose declared length is over the limit; needs no read.
  * @throws AppError payload_too_large
  */
-function checkDeclaredLength(c: AppContext): void {
-  const length = c.req.header("content-length");
+export function checkDeclaredLength(length: string | undefined): void {
   if (length !== undefined && Number(length) > LIMITS.requestBodyBytes) throw tooLarge();
 }
 
-/** False for a body whose declared length is within the limit: nothing is to be done for it. */
-export function needsBound(c: AppContext): boolean {
-  const length = c.req.header("content-length");
-  return length === undefined || !(Number(length) <= LIMITS.requestBodyBytes);
+/**
+ * The body counted while it is read, for one without a declared length.
+ * @throws AppError payload_too_large
+ */
+export async function countedBody(request: Request): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const part of (request.body ?? []) as AsyncIterable<Uint8Array>) {
+    size += part.byteLength;
+    if (size > LIMITS.requestBodyBytes) throw tooLarge();
+    parts.push(part);
+  }
+  return Buffer.concat(parts);
 }
 
 /**
@@ -34,32 +42,32 @@ export function needsBound(c: AppContext): boolean {
  * @throws AppError payload_too_large
  */
 export async function boundBody(c: AppContext): Promise<void> {
-  checkDeclaredLength(c);
-  if (c.req.header("transfer-encoding") === undefined || c.req.raw.body === null) return;
-  const parts: Uint8Array[] = [];
-  let size = 0;
-  for await (const part of c.req.raw.body as ReadableStream<Uint8Array>) {
-    size += part.byteLength;
-    if (size > LIMITS.requestBodyBytes) throw tooLarge();
-    parts.push(part);
-  }
+  checkDeclaredLength(c.req.header("content-length"));
+  if (c.req.header("transfer-encoding") === undefined) return;
   const { url, method, headers, signal } = c.req.raw;
-  c.req.raw = new Request(url, { method, headers, signal, body: Buffer.concat(parts) });
+  const body = await countedBody(c.req.raw);
+  c.req.raw = new Request(url, { method, headers, signal, body });
+}
+
+/** @throws AppError unsupported_media_type */
+export function checkJsonType(type: string | undefined): void {
+  if (type !== undefined && (type === "application/json" || JSON_TYPE.test(type))) return;
+  throw new AppError("unsupported_media_type", "the body must be sent as application/json", {
+    meta: { expected: "application/json" },
+  });
 }
 
 /**
- * The body as JSON. The text of a parse error is not passed on: it quotes the body, which may
- * hold a password.
- * @throws AppError unsupported_media_type, invalid_request
+ * The text of a parse error is not passed on: it quotes the body, which may hold a password.
+ * @throws AppError invalid_request, for what is no JSON and for each field that is wrong
  */
-export async function readJson(c: AppContext): Promise<unknown> {
-  const type = c.req.header("content-type");
-  if (type === undefined || !JSON_TYPE.test(type)) {
-    throw new AppError("unsupported_media_type", "the body must be sent as application/json", {
-      meta: { expected: "application/json" },
-    });
-  }
-  const text = await c.req.text();
+export function parseBody<B extends ZodType>(text: string, schema: B): output<B> {
+  const parsed = schema.safeParse(parseJson(text));
+  if (!parsed.success) throw invalidFields(parsed.error, "the request body");
+  return parsed.data;
+}
+
+function parseJson(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
   } catch (error) {
@@ -71,11 +79,10 @@ export async function readJson(c: AppContext): Promise<unknown> {
   }
 }
 
-/** @throws AppError as readJson, and invalid_request naming the fields that are wrong */
+/** @throws AppError unsupported_media_type, invalid_request */
 export async function readBody<B extends ZodType>(c: AppContext, schema: B): Promise<output<B>> {
-  const parsed = schema.safeParse(await readJson(c));
-  if (!parsed.success) throw invalidFields(parsed.error, "the request body");
-  return parsed.data;
+  checkJsonType(c.req.header("content-type"));
+  return parseBody(await c.req.text(), schema);
 }
 
 /** @throws AppError invalid_request; pointers name the query parameter: `/limit` */

@@ -5,7 +5,7 @@
  */
 import { isIP } from "node:net";
 import { AppError } from "../../../domain/index.ts";
-import { doorOf, type AppContext, type AppMiddleware } from "../ports.ts";
+import { doorOf, type AppMiddleware } from "../ports.ts";
 
 /** Host name of a Host header, lower case, without port, brackets and a trailing dot. */
 export function hostName(header: string): string {
@@ -15,16 +15,16 @@ export function hostName(header: string): string {
   return text.replace(/:\d*$/, "").replace(/\.$/, "");
 }
 
-export type HostCheck = (c: AppContext) => void;
+export type HostCheck = (door: "tcp" | "unix", hostHeader: string | undefined) => void;
 
 /** @returns a check that throws AppError host_not_allowed */
 export function createHostCheck(allowedHosts: readonly string[]): HostCheck {
   const names = new Set(["localhost", ...allowedHosts.map(hostName)]);
   // Answers for the few Host values that really come; bounded, because anybody may send more.
   const passed = new Set<string>();
-  return (c) => {
-    if (doorOf(c) === "unix") return;
-    const header = c.req.header("host") ?? "";
+  return (door, hostHeader) => {
+    if (door === "unix") return;
+    const header = hostHeader ?? "";
     if (passed.has(header)) return;
     const name = hostName(header);
     const allowed = names.has(name) || name.endsWith(".localhost") || isIP(name) !== 0;
@@ -42,6 +42,6 @@ export function createHostCheck(allowedHosts: readonly string[]): HostCheck {
 export const hostMiddleware =
   (check: HostCheck): AppMiddleware =>
   async (c, next) => {
-    check(c);
+    check(doorOf(c), c.req.header("host"));
     await next();
   };

@@ -1,15 +1,14 @@
 /**
- * The one route on the way of every sandbox start, so it is kept lean: it stands beside the chain of
- * middleware, makes the same checks as plain calls, and writes its headers once.
+ * The one route on the way of every sandbox start, so it is kept lean: it stands beside the chain
+ * of middleware, makes the same checks as plain calls, and writes its headers once.
  */
-import { Hono } from "hono";
 import { problem } from "../answer.ts";
-import { boundBody, needsBound, readBody } from "../body.ts";
+import { checkDeclaredLength, checkJsonType, countedBody, parseBody } from "../body.ts";
 import { logFailure } from "../middleware/access-log.ts";
 import type { HostCheck } from "../middleware/host.ts";
 import type { HttpMetrics } from "../middleware/metrics.ts";
 import { requestIdOf } from "../middleware/request-id.ts";
-import { doorOf, type AppContext, type AppEnv, type RouteDeps } from "../ports.ts";
+import type { Bindings, RouteDeps } from "../ports.ts";
 import { noQuery, type Route } from "../route.ts";
 import { Resolved, SandboxRequestBody } from "../schemas.ts";
 
@@ -33,39 +32,50 @@ const HEADERS: Readonly<Record<string, string>> = {
   "x-content-type-options": "nosniff",
 };
 
-/**
- * An application of this one route: with a single handler the router's answer is called without
- * the machinery that chains middleware.
- */
-export function createResolveApp(
+export type ResolveHandler = (request: Request, bindings?: Bindings) => Promise<Response>;
+
+/** Node has the headers parsed already; without a listener (in a test) the request's are read. */
+const headerOf = (request: Request, bindings: Bindings | undefined, name: string) => {
+  const value =
+    bindings?.incoming === undefined
+      ? (request.headers.get(name) ?? undefined)
+      : bindings.incoming.headers[name];
+  return typeof value === "string" ? value : undefined;
+};
+
+/** Answers requests for which `isResolve` holds, without the machinery that chains middleware. */
+export function createResolve(
   deps: RouteDeps,
   parts: { checkHost: HostCheck; metrics: HttpMetrics },
-): Hono<AppEnv> {
+): ResolveHandler {
   const { clock, commands, log, random } = deps;
-  const handle = async (c: AppContext, requestId: string): Promise<Response> => {
+  const bodyOf = (request: Request, header: (name: string) => string | undefined) => {
+    checkDeclaredLength(header("content-length"));
+    checkJsonType(header("content-type"));
+    if (header("transfer-encoding") === undefined) return request.text();
+    return countedBody(request).then((bytes) => bytes.toString("utf8"));
+  };
+  return async (request, bindings) => {
+    const started = clock.monotonic();
+    const header = (name: string) => headerOf(request, bindings, name);
+    const requestId = requestIdOf(header("x-request-id"), random);
+    const door = bindings?.door ?? "tcp";
+    let answer: Response;
     try {
-      parts.checkHost(c);
-      if (needsBound(c)) await boundBody(c);
-      const result = commands.resolve(await readBody(c, SandboxRequestBody));
-      return new Response(JSON.stringify(result), {
-        headers: { ...HEADERS, "x-request-id": requestId },
-      });
+      parts.checkHost(door, header("host"));
+      const text = await bodyOf(request, header);
+      const result = commands.resolve(parseBody(text, SandboxRequestBody));
+      const headers = { ...HEADERS, "x-request-id": requestId };
+      answer = new Response(JSON.stringify(result), { headers });
     } catch (error) {
       logFailure(log, error, { request_id: requestId, route: RESOLVE_PATH });
-      return problem(error, requestId, { "x-request-id": requestId });
+      answer = problem(error, requestId, { "x-request-id": requestId });
     }
-  };
-  const app = new Hono<AppEnv>();
-  app.post(RESOLVE_PATH, async (c) => {
-    const started = clock.monotonic();
-    const requestId = requestIdOf(c.req.header("x-request-id"), random);
-    const answer = await handle(c, requestId);
     const ms = clock.monotonic() - started;
     parts.metrics.observe(RESOLVE_PATH, "POST", answer.status, ms / 1_000);
-    log.debug("request", { request_id: requestId, route: RESOLVE_PATH, door: doorOf(c), ms });
+    log.debug("request", { request_id: requestId, route: RESOLVE_PATH, door, ms });
     return answer;
-  });
-  return app;
+  };
 }
 
 /** True for the one path that goes to `createResolveApp`, whatever follows as query. */
