@@ -61,11 +61,25 @@ export class ChunkSink {
     return Promise.race(this.#pending).then(() => this.#check());
   }
 
-  /** Bytes that were put before. */
+  /**
+   * Bytes that were put before. The open slab stays open: small files that come later share its
+   * last chunk.
+   */
   async read(position: number, length: number): Promise<Buffer> {
-    await this.#settle();
+    await Promise.all(this.#pending);
+    this.#check();
     const bytes = Buffer.alloc(length);
     await this.#pread(bytes, position);
+    const slab = this.#slab;
+    if (slab !== undefined) {
+      const base = slab.index * SLAB_BYTES;
+      for (let chunk = 0; chunk < SLAB_CHUNKS; chunk++) {
+        if ((slab.touched & (1 << chunk)) === 0) continue;
+        const start = Math.max(base + chunk * CHUNK_SIZE_BYTES, position);
+        const end = Math.min(base + (chunk + 1) * CHUNK_SIZE_BYTES, position + length);
+        if (start < end) bytes.set(slab.bytes.subarray(start - base, end - base), start - position);
+      }
+    }
     return bytes;
   }
 

@@ -341,7 +341,9 @@ function writeGroups(
   const inodeBitmaps = take(1);
   const tables = take(inodeTableBlocks);
   const bits = blockBits(geometry, place);
-  const last = Math.max(...content.inodes.keys());
+  // Not Math.max(...): that many arguments overflow the stack.
+  let last = 0;
+  for (const inode of content.inodes.keys()) last = Math.max(last, inode);
   const groups = tables.map((table, index): GroupState => {
     const firstInode = index * inodesPerGroup + 1;
     const used = Math.min(Math.max(last - firstInode + 1, 0), inodesPerGroup);

@@ -9,9 +9,9 @@ export const JOURNAL_INODE = 8;
 export const FIRST_INODE = 11;
 /**
  * Kept free at the start of group 0 and of the groups with a backup: one block of superblock and
- * 15 of group descriptors. It bounds an image to 960 groups, 120 GiB.
+ * 31 of group descriptors. It bounds an image to 1984 groups, 248 GiB.
  */
-export const RESERVED_BLOCKS = CHUNK_BLOCKS;
+export const RESERVED_BLOCKS = 2 * CHUNK_BLOCKS;
 export const MAX_GROUPS = (RESERVED_BLOCKS - 1) * (BLOCK_BYTES / DESCRIPTOR_BYTES);
 
 const MIB = 1024 ** 2;

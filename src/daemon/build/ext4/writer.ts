@@ -141,9 +141,10 @@ export class Ext4Writer implements RootfsTree {
         meta: { reason: "hardlink" },
       });
     }
+    // Counted first: the entry replaced may be the folder that holds the inode's only other name.
+    linked.linkCount++;
     this.remove(parent, name);
     entriesOf(parent as Ext4Node).set(name, linked);
-    linked.linkCount++;
   }
 
   remove(parent: TreeNode, name: string): void {
