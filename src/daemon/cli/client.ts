@@ -25,7 +25,7 @@ export interface ConnectionOptions {
   readonly tokenFile?: string;
 }
 
-export interface Call {
+interface Call {
   readonly method?: "GET" | "POST" | "DELETE";
   readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
   readonly body?: unknown;

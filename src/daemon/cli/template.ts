@@ -39,7 +39,7 @@ export function registerTemplate(program: Command, context: CliContext): void {
 }
 
 /** All pages of a list. */
-export async function allPages<T>(
+async function allPages<T>(
   client: Client,
   of: string,
   query: Record<string, string | number | undefined>,
@@ -266,7 +266,7 @@ interface JobFlags {
 }
 
 /** The positional job id, or the predecessor's --job-id. */
-export function jobIdOf(positional: string | undefined, flags: { jobId?: string }): string {
+function jobIdOf(positional: string | undefined, flags: { jobId?: string }): string {
   const id = positional ?? flags.jobId;
   if (id === undefined || id === "") throw new AppError("invalid_request", "job id is required");
   return id;

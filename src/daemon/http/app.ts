@@ -17,11 +17,11 @@ import { preferWait } from "./middleware/prefer-wait.ts";
 import { requestId } from "./middleware/request-id.ts";
 import { secureHeaders } from "./middleware/secure-headers.ts";
 import { openApiDocument } from "./openapi.ts";
-import type { AppContext, AppDeps, AppEnv, Bindings, RouteDeps } from "./ports.ts";
+import type { AppContext, AppDeps, AppEnv, Bindings, EventStreams, RouteDeps } from "./ports.ts";
 import { routerPath } from "./route.ts";
 import { ROUTES } from "./routes/all.ts";
 import { createResolve, isResolve, RESOLVE_PATH } from "./routes/resolve.ts";
-import { createEventStreams, type EventStreams } from "./streams.ts";
+import { createEventStreams } from "./streams.ts";
 
 export interface HttpApp {
   fetch(request: Request, bindings?: Bindings): Response | Promise<Response>;

@@ -6,7 +6,6 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import type { Registry } from "prom-client";
 import type { Clock, Commands, Log, Queries, Random } from "../../domain/index.ts";
-import type { EventStreams } from "./streams.ts";
 
 /** An answer as it is kept for its Idempotency-Key. */
 export interface StoredAnswer {
@@ -56,7 +55,7 @@ export interface HealthPort {
   ready(): { readonly ok: boolean; readonly checks: readonly HealthCheck[] };
 }
 
-export interface AuthToken {
+interface AuthToken {
   readonly name: string;
   /** Lower-case hex SHA-256 of the token. */
   readonly sha256: string;
@@ -116,3 +115,29 @@ export type AppMiddleware = MiddlewareHandler<AppEnv>;
 
 /** `unix` when the request came through the unix socket. */
 export const doorOf = (c: AppContext): "tcp" | "unix" => c.env?.door ?? "tcp";
+
+/* ---- event streams ------------------------------------------------------------------------ */
+
+export interface EventFrame {
+  readonly event: string;
+  readonly data: unknown;
+  readonly id?: string;
+}
+
+export interface EventSink {
+  send(frame: EventFrame): void;
+  /** Ends the stream after what was sent. */
+  end(): void;
+}
+
+export interface EventStreams {
+  /** Aborts when the server stops: whoever holds a request ends it. */
+  readonly closing: AbortSignal;
+  size(): number;
+  /**
+   * Answers with a stream; `start` sends what is there and subscribes, and returns how to leave.
+   * @throws AppError too_many_requests above LIMITS.eventStreams, daemon_draining
+   */
+  open(c: AppContext, start: (sink: EventSink) => () => void): Response;
+  closeAll(): void;
+}

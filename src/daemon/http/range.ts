@@ -1,7 +1,7 @@
 /** Conditions and byte ranges of RFC 9110 §13 and §14, for one representation with a strong tag. */
 
 /** First and last byte, both included, as in Content-Range. */
-export interface ByteRange {
+interface ByteRange {
   readonly start: number;
   readonly end: number;
 }

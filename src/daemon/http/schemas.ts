@@ -7,7 +7,6 @@ import {
   LIMITS,
   artifactInfoSchema,
   createFromImageSchema,
-  eventSchema,
   jobInfoSchema,
   logLineSchema,
   nodeFactSchema,
@@ -33,7 +32,6 @@ export const Artifact = named("Artifact", artifactInfoSchema);
 export const Resolved = named("ResolveResult", resolveResultSchema);
 export const Sandbox = named("Sandbox", sandboxSchema);
 export const Node = named("Node", nodeFactSchema);
-export const Change = named("ChangeEvent", eventSchema);
 
 export const Problem = z
   .looseObject({

@@ -4,35 +4,11 @@
  * it comes back with Last-Event-ID and misses nothing that the event ring still holds.
  */
 import { AppError, LIMITS, type Clock } from "../../domain/index.ts";
-import type { AppContext } from "./ports.ts";
+import type { EventFrame, EventSink, EventStreams } from "./ports.ts";
 
 const PING_MS = 15_000;
 /** Frames waiting for a reader's socket before the reader is cut. */
 const MAX_WAITING = 2_048;
-
-export interface EventFrame {
-  readonly event: string;
-  readonly data: unknown;
-  readonly id?: string;
-}
-
-export interface EventSink {
-  send(frame: EventFrame): void;
-  /** Ends the stream after what was sent. */
-  end(): void;
-}
-
-export interface EventStreams {
-  /** Aborts when the server stops: whoever holds a request ends it. */
-  readonly closing: AbortSignal;
-  size(): number;
-  /**
-   * Answers with a stream; `start` sends what is there and subscribes, and returns how to leave.
-   * @throws AppError too_many_requests above LIMITS.eventStreams, daemon_draining
-   */
-  open(c: AppContext, start: (sink: EventSink) => () => void): Response;
-  closeAll(): void;
-}
 
 /** One event as it goes over the wire; JSON has no raw line ends. */
 export function encodeFrame(frame: EventFrame): string {

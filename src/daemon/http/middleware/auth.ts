@@ -14,13 +14,13 @@ const sha256 = (text: string): Buffer => createHash("sha256").update(text).diges
 export const equalSecrets = (a: string, b: string): boolean =>
   timingSafeEqual(sha256(a), sha256(b));
 
-export interface Caller {
+interface Caller {
   readonly actor: string;
   readonly trusted: boolean;
 }
 
 /** @returns who asks; throws AppError unauthorized for a token that is not known */
-export function createIdentify(auth: AuthConfig): (c: AppContext) => Caller {
+function createIdentify(auth: AuthConfig): (c: AppContext) => Caller {
   const known = auth.tokens.map((token) => ({
     actor: `token:${token.name}`,
     hash: Buffer.from(token.sha256, "hex"),

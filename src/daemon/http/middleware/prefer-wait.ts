@@ -5,10 +5,9 @@
  */
 import { isActiveJob, type Clock, type Queries } from "../../../domain/index.ts";
 import { json } from "../answer.ts";
-import type { AppMiddleware } from "../ports.ts";
-import type { EventStreams } from "../streams.ts";
+import type { AppMiddleware, EventStreams } from "../ports.ts";
 
-export const MAX_WAIT_SECONDS = 900;
+const MAX_WAIT_SECONDS = 900;
 
 /** Seconds asked for, capped; undefined when waiting was not asked for. */
 export function waitSeconds(prefer: string | undefined): number | undefined {
@@ -17,7 +16,7 @@ export function waitSeconds(prefer: string | undefined): number | undefined {
 }
 
 /** Resolves when the job is no longer active, when time is up, or when somebody gives up. */
-export function jobEnded(
+function jobEnded(
   queries: Queries,
   clock: Clock,
   jobId: string,

@@ -3,7 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { eventSchema, type ChangeEvent, type Queries } from "../../../domain/index.ts";
 import { invalidField } from "../answer.ts";
 import { route, type Route } from "../route.ts";
-import type { EventSink } from "../streams.ts";
+import type { EventSink } from "../ports.ts";
 
 const TYPES: ReadonlySet<string> = new Set(eventSchema.shape.type.options);
 

@@ -1,10 +1,9 @@
 import { z } from "@hono/zod-openapi";
 import { LIMITS, isActiveJob, type ChangeEvent, type JobInfo } from "../../../domain/index.ts";
 import { json } from "../answer.ts";
-import type { RouteDeps } from "../ports.ts";
+import type { EventSink, RouteDeps } from "../ports.ts";
 import { count, param, route, type Route } from "../route.ts";
 import { Job, JobLogEntry, listOf, pageOf, pageQuery } from "../schemas.ts";
-import type { EventSink } from "../streams.ts";
 import { callContext } from "./templates.ts";
 
 const tag = "jobs";
