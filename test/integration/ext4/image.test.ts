@@ -222,6 +222,17 @@ test("a hard link may take the place of the folder that held its only other name
   expect(debugfs(path, "cat /d").toString()).toBe("content");
 });
 
+test("300 000 empty files get as many inodes", async () => {
+  const path = scratch.path("empties");
+  await buildImage(path, async (writer) => {
+    for (let i = 0; i < 300_000; i++) writer.addFile(writer.root, `e${i}`, metadata(), 0).end();
+    // Bytes above 127 hash as unsigned, as the superblock's flag says.
+    const high = writer.addDirectory(writer.root, "high", metadata());
+    for (let i = 0; i < 500; i++) writer.addFile(high, `\xe9\xff${i}`, metadata(), 0).end();
+  });
+  expect(fsck(path)).toEqual(CLEAN);
+}, 60_000);
+
 test("aborting leaves no file", async () => {
   const path = scratch.path("aborted");
   const writer = await Ext4Writer.create(path, { uuid: Buffer.alloc(16), sync: false });

@@ -17,6 +17,7 @@ export const MAX_GROUPS = (RESERVED_BLOCKS - 1) * (BLOCK_BYTES / DESCRIPTOR_BYTE
 const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
 const SIZE_STEP = 256 * MIB;
+const MAX_INODES_PER_GROUP = BLOCK_BYTES * 8;
 
 export const blocksFor = (bytes: number): number => Math.ceil(bytes / BLOCK_BYTES);
 
@@ -40,10 +41,18 @@ export function imageBytes(input: {
   files: number;
   extraFreeBytes: number;
   usedBytes: number;
+  inodes: number;
 }): number {
   const wanted =
     Math.ceil(input.dataBytes * 1.1) + 256 * MIB + input.files * 1024 + input.extraFreeBytes;
-  const least = Math.max(wanted, input.usedBytes + 64 * MIB + input.extraFreeBytes, GIB);
+  // A group holds no more inodes than bits in its bitmap: many empty files need many groups.
+  const groups = Math.ceil((input.inodes * 1.25) / MAX_INODES_PER_GROUP);
+  const least = Math.max(
+    wanted,
+    input.usedBytes + 64 * MIB + input.extraFreeBytes,
+    groups * BLOCKS_PER_GROUP * BLOCK_BYTES,
+    GIB,
+  );
   return Math.ceil(least / SIZE_STEP) * SIZE_STEP;
 }
 
@@ -64,12 +73,12 @@ export function geometryOf(sizeBytes: number, usedInodes: number): Geometry {
   const groups = Math.ceil(blocks / BLOCKS_PER_GROUP);
   const wanted = Math.max(Math.ceil(sizeBytes / 16_384), Math.ceil(usedInodes * 1.5));
   const perBlock = BLOCK_BYTES / INODE_BYTES;
-  const inodeTableBlocks = Math.ceil(wanted / groups / perBlock);
+  const inodeTableBlocks = Math.ceil(Math.min(wanted / groups, MAX_INODES_PER_GROUP) / perBlock);
   return {
     blocks,
     groups,
     descriptorBlocks: Math.ceil((groups * DESCRIPTOR_BYTES) / BLOCK_BYTES),
-    inodesPerGroup: Math.min(inodeTableBlocks * perBlock, BLOCK_BYTES * 8),
+    inodesPerGroup: inodeTableBlocks * perBlock,
     inodeTableBlocks,
   };
 }
