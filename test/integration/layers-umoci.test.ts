@@ -117,15 +117,18 @@ const blob = (digest: string): Buffer =>
 
 /** The image of a tag in the layout, as umoci stored it: gzip layers with diff ids. */
 function resolve(tag: string) {
-  const index = JSON.parse(readFileSync(join(layout, "index.json"), "utf8"));
+  const index = JSON.parse(readFileSync(join(layout, "index.json"), "utf8")) as {
+    manifests: { digest: string; annotations?: Record<string, string> }[];
+  };
   const name = "org.opencontainers.image.ref.name";
-  const entry = index.manifests.find(
-    (it: { annotations?: Record<string, string> }) => it.annotations?.[name] === tag,
-  );
-  const manifest = JSON.parse(blob(entry.digest).toString());
+  const entry = index.manifests.find((it) => it.annotations?.[name] === tag)!;
+  const manifest = JSON.parse(blob(entry.digest).toString()) as {
+    config: { digest: string };
+    layers: { digest: string }[];
+  };
   const diffIds: string[] = JSON.parse(blob(manifest.config.digest).toString()).rootfs.diff_ids;
   return imageOf(
-    manifest.layers.map((layer: { digest: string }, at: number) => ({
+    manifest.layers.map((layer, at) => ({
       blob: blob(layer.digest),
       compression: "gzip" as const,
       diffId: diffIds[at],
@@ -176,7 +179,7 @@ it("makes implied directories as umoci does but for their time, which is the epo
   const timeless = (lines: string[]) =>
     lines.map((line) => {
       if (!line.startsWith("{")) return line;
-      const entry = JSON.parse(line);
+      const entry = JSON.parse(line) as { mode: string };
       return JSON.stringify(entry.mode.startsWith("4") ? { ...entry, mtime: "" } : entry);
     });
   expect(timeless(ours)).toEqual(timeless(theirs));

@@ -138,7 +138,10 @@ class ThreadBuild {
         else if (message.kind === "taken") this.taken(message.bytes);
         else if (message.kind === "progress") this.meter.onRun(message.progress);
         else if (message.kind === "done") resolve(message.result);
-        else reject(this.sourceError ?? errorOf(message.error));
+        else {
+          this.threadFailed = true;
+          reject(this.sourceError ?? errorOf(message.error));
+        }
       });
       worker.on("error", (error) => {
         reject(crashError(error));
