@@ -1,0 +1,57 @@
+/**
+ * The page's own files, read once at start. One script: the stream extension has to be there before
+ * htmx looks at the body, and two deferred files lose that race (ui-notes §0.2).
+ */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+export interface Asset {
+  /** Holds the hash of the content, so it may be kept for ever. */
+  readonly url: string;
+  readonly body: string;
+  readonly type: string;
+}
+
+const require = createRequire(import.meta.url);
+const own = (name: string): string =>
+  readFileSync(new URL(`./assets/${name}`, import.meta.url), "utf8");
+
+/** Comments of whole lines and indentation; nothing that needs a parser. */
+const squeeze = (source: string): string =>
+  source
+    .replace(/^\s*\/\*[\s\S]*?\*\/\s*$/gm, "")
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "" && !line.startsWith("//"))
+    .join("\n");
+
+/** Blanks that mean nothing between the signs of a style sheet of ours. */
+const squeezeStyle = (source: string): string =>
+  squeeze(source)
+    .replace(/\s*([{};,>])\s*/g, "$1")
+    .replace(/:\s+/g, ":")
+    .replaceAll(";}", "}");
+
+function asset(stem: string, extension: string, type: string, body: string): Asset {
+  const hash = createHash("sha256").update(body).digest("hex").slice(0, 16);
+  return { url: `/ui/assets/${stem}-${hash}.${extension}`, body, type };
+}
+
+/** Script and style of every page. @throws Error when the package lacks one of its files. */
+export function loadAssets(): { script: Asset; style: Asset } {
+  const library = (path: string): string =>
+    readFileSync(require.resolve(`htmx.org/dist/${path}`), "utf8").replace(
+      /\n\/\/# source.*$/m,
+      "",
+    );
+  const script = [
+    library("htmx.min.js"),
+    library("ext/hx-sse.min.js"),
+    squeeze(own("app.js")),
+  ].join(";\n");
+  return {
+    script: asset("app", "js", "text/javascript; charset=utf-8", script),
+    style: asset("app", "css", "text/css; charset=utf-8", squeezeStyle(own("app.css"))),
+  };
+}

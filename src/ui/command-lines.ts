@@ -1,0 +1,23 @@
+/** The same thing as a command: shown beside each action, filled in, ready to copy. */
+import type { JobInfo } from "../domain/index.ts";
+import { shellWord } from "./format.ts";
+
+const line = (...words: readonly string[]): string =>
+  ["templatecenter", ...words.map(shellWord)].join(" ");
+
+export const commandLines = {
+  create: (image = "", size = "1Gi"): string =>
+    image === ""
+      ? `templatecenter tpl create-from-image --image IMAGE --writable-layer-size ${shellWord(size)}`
+      : line("tpl", "create-from-image", "--image", image, "--writable-layer-size", size),
+  templates: (): string => line("tpl", "list"),
+  template: (id: string): string => line("tpl", "info", id),
+  deleteTemplate: (id: string): string => line("tpl", "delete", id),
+  jobs: (): string => line("job", "list"),
+  watch: (job: Pick<JobInfo, "template_id">): string => line("tpl", "watch", job.template_id),
+  cancelJob: (id: string): string => line("job", "cancel", id),
+  runSandbox: (templateId: string): string => line("sandbox", "run", "--template", templateId),
+  deleteSandbox: (id: string): string => line("sandbox", "delete", id),
+  sandboxes: (): string => line("sandbox", "list"),
+  nodes: (): string => line("cluster", "status"),
+} as const;

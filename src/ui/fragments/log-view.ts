@@ -1,0 +1,27 @@
+import type { JobLogLine } from "../../domain/index.ts";
+import { html, join, nothing, type Html } from "../html.ts";
+import { clockTime, parseTime } from "../format.ts";
+
+/** Id rule: `log-SEQUENCE`; a page shows the log of one job. */
+export const logLines = (lines: readonly JobLogLine[]): Html =>
+  join(
+    lines.map(
+      (line) =>
+        html`<li id="log-${line.sequence}" class="${line.level}">
+          <span class="t">${clockTime(parseTime(line.at) ?? 0)}</span>${
+            line.level === "info" ? nothing : html`<b>${line.level}</b> `
+          }${line.message}
+        </li>`,
+    ),
+  );
+
+/** Id rule: `log`. Text of registries and guests: shown as text, never as markup. */
+export const logView = (lines: readonly JobLogLine[], older: string | undefined): Html =>
+  html`<div class="log-head">
+      <h2 id="log-title">Log</h2>
+      <label class="follow" hidden><input type="checkbox" id="follow" checked /> Follow</label>
+    </div>
+    ${older === undefined ? nothing : html`<p><a href="${older}">Show older lines</a></p>`}
+    <ol class="log" id="log" role="log" aria-live="off" tabindex="0" aria-labelledby="log-title">
+      ${logLines(lines)}
+    </ol>`;

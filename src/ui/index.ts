@@ -1,0 +1,1 @@
+export { createUi, type UiDependencies } from "./routes.ts";

@@ -1,0 +1,38 @@
+import { html, join, type Html } from "../html.ts";
+import { formFields, type PageContext } from "../layout.ts";
+import { commandBox } from "../fragments/bits.ts";
+
+export interface Confirmation {
+  readonly title: string;
+  /** What will happen. */
+  readonly effects: readonly string[];
+  readonly action: string;
+  readonly verb: string;
+  readonly kind: "primary" | "danger";
+  readonly command: string;
+  readonly back: string;
+  /** Why it cannot be done now; there is no button then. */
+  readonly blocked?: string;
+}
+
+/** One body for the page and the dialog: what happens, the command, and the button. */
+export const confirmPage = (page: PageContext, what: Confirmation): Html =>
+  html`<section class="card confirm" id="confirm">
+    <h1 id="confirm-title">${what.title}</h1>
+    <ul>
+      ${join(what.effects.map((effect) => html`<li>${effect}</li>`))}
+    </ul>
+    ${commandBox(what.command)}
+    ${
+      what.blocked === undefined
+        ? html`<form method="post" action="${what.action}">
+            ${formFields(page)}
+            <div class="acts">
+              <button type="submit" class="btn ${what.kind} solid">${what.verb}</button
+              ><a class="btn" href="${what.back}" data-close>Keep as it is</a>
+            </div>
+          </form>`
+        : html`<p class="err">${what.blocked}</p>
+            <a class="btn" href="${what.back}" data-close>Back</a>`
+    }
+  </section>`;

@@ -1,0 +1,45 @@
+import type { JobInfo, JobLogLine, TemplateInfo } from "../../domain/index.ts";
+import { html, nothing, type Html } from "../html.ts";
+import { commandLines } from "../command-lines.ts";
+import { commandBox } from "../fragments/bits.ts";
+import { jobProgress } from "../fragments/job-progress.ts";
+import { logView } from "../fragments/log-view.ts";
+import { replicaTable } from "../fragments/replica-table.ts";
+import { templateFacts, templateHead } from "../fragments/template-head.ts";
+
+export interface TemplateModel {
+  readonly template: TemplateInfo;
+  readonly job: JobInfo | undefined;
+  readonly log: readonly JobLogLine[];
+  /** The stored create request, pretty-printed; blank before there is one. */
+  readonly request: string;
+  readonly now: number;
+}
+
+export const templatePage = ({ template, job, log, request, now }: TemplateModel): Html =>
+  html`${templateHead(template, job, now)} ${job === undefined ? nothing : jobProgress(job, now)}
+    <section>
+      <h2>Replicas</h2>
+      ${replicaTable(template)}
+    </section>
+    <section class="split">
+      <div class="card">
+        <h2>Facts</h2>
+        ${templateFacts(template, now)}
+      </div>
+      <div class="card">
+        <h2>From the command line</h2>
+        ${commandBox(commandLines.runSandbox(template.template_id), "Run")}
+        ${commandBox(commandLines.template(template.template_id), "Show")}
+        ${commandBox(commandLines.deleteTemplate(template.template_id), "Delete")}
+        ${
+          request === ""
+            ? nothing
+            : html`<details id="request">
+                <summary>Create request</summary>
+                <pre tabindex="0">${request}</pre>
+              </details>`
+        }
+      </div>
+    </section>
+    ${job === undefined ? nothing : html`<section>${logView(log, undefined)}</section>`}`;

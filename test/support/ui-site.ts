@@ -1,0 +1,279 @@
+/** The page over realistic fixtures, on a real socket. */
+import { serve } from "@hono/node-server";
+import { Hono } from "hono";
+import type { AddressInfo } from "node:net";
+import { createUi } from "../../src/ui/index.ts";
+import { realClock } from "../../src/daemon/effects/clock.ts";
+import { realRandom } from "../../src/daemon/effects/random.ts";
+import type { JobInfo, Log, NodeFact, Overview, Queries } from "../../src/domain/index.ts";
+import { isActiveJob } from "../../src/domain/index.ts";
+import {
+  aJob,
+  aNode,
+  aReplica,
+  aSandbox,
+  aTemplate,
+  createFakeService,
+  SHA,
+  type FakeService,
+} from "./fake-http-service.ts";
+
+export const silentLog: Log = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+  child: () => silentLog,
+};
+
+const GIB = 1024 ** 3;
+export const ago = (seconds: number): string =>
+  new Date(realClock.now() - seconds * 1_000).toISOString();
+export const tplId = (digit: string): string => `tpl-${digit.repeat(24)}`;
+export const BUILDING_JOB = "5f0c2d1e-8c1b-4b57-9a53-0d6d1f5ad001";
+export const FAILED_JOB = "a91be7c4-11d2-4c0f-8f60-b7ab3e0cc002";
+export const READY_JOB = "c3d0f6a2-7e45-43b8-a3f4-6f2f9a1bb003";
+
+export const uiNode = (over: Partial<NodeFact> = {}): NodeFact =>
+  aNode({
+    driver: "qemu",
+    driver_detail: "QEMU 7.2.19, microvm, TCG",
+    guest_image_version: "12.9-20260101",
+    agent_version: "0.1.0",
+    kernel_version: "6.1.0-44-cloud-amd64",
+    memory_bytes: 24 * GIB,
+    started_at: ago(93_600),
+    storage: {
+      usage_pct: 38,
+      total_bytes: 200 * GIB,
+      free_bytes: 124 * GIB,
+      mode: "healthy",
+      last_error: "",
+      last_updated_at: 1,
+    },
+    ...over,
+  });
+
+export const buildingJob = (over: Partial<JobInfo> = {}): JobInfo =>
+  aJob({
+    job_id: BUILDING_JOB,
+    template_id: tplId("b"),
+    source_image_ref: "docker.io/library/python:3.12-slim",
+    source_image_digest: SHA,
+    writable_layer_size: "1Gi",
+    template_spec_fingerprint: "cd".repeat(32),
+    phase: "UNPACKING",
+    progress: 42,
+    pull_total_bytes: 131_000_000,
+    pull_downloaded_bytes: 96_000_000,
+    pull_total_layers: 8,
+    pull_completed_layers: 4,
+    pull_speed_bps: 41_000_000,
+    phases: [
+      { phase: "PULLING", started_at: ago(9), ended_at: ago(6) },
+      { phase: "UNPACKING", started_at: ago(6) },
+    ],
+    created_at: ago(9),
+    deadline_at: ago(-3_590),
+    ...over,
+  });
+
+const failedJob = (): JobInfo =>
+  aJob({
+    job_id: FAILED_JOB,
+    template_id: tplId("f"),
+    source_image_ref: "registry.example/private/billing:7",
+    status: "FAILED",
+    phase: "PULLING",
+    progress: 5,
+    error_code: "registry_unauthorized",
+    error_message: "registry.example refused the credentials for private/billing",
+    phases: [{ phase: "PULLING", started_at: ago(4_000), ended_at: ago(3_998) }],
+    created_at: ago(4_000),
+    ended_at: ago(3_998),
+  });
+
+const readyJob = (): JobInfo => {
+  const spans = [3.1, 2.6, 0.4, 0.1, 0.2, 0.1, 4.2, 0.1];
+  const names = [
+    "PULLING",
+    "UNPACKING",
+    "BUILDING_EXT4",
+    "GENERATING_JSON",
+    "DISTRIBUTING",
+    "CREATING_TEMPLATE",
+    "SNAPSHOTTING",
+    "REGISTERING",
+  ] as const;
+  let at = 7_200;
+  const phases = names.map((phase, index) => {
+    const started_at = ago(at);
+    at -= spans[index] ?? 0;
+    return { phase, started_at, ended_at: ago(at) };
+  });
+  return aJob({
+    job_id: READY_JOB,
+    template_id: tplId("a"),
+    source_image_ref: "docker.io/library/debian:12",
+    status: "READY",
+    phase: "READY",
+    progress: 100,
+    ready_node_count: 1,
+    phases: [...phases, { phase: "READY", started_at: ago(at), ended_at: ago(at) }],
+    created_at: ago(7_200),
+    ended_at: ago(at),
+  });
+};
+
+function fill(service: FakeService): void {
+  const snapshotted = aReplica({
+    guest_image_version: "12.9-20260101",
+    agent_version: "0.1.0",
+    kernel_version: "6.1.0-44-cloud-amd64",
+    compat_status: "OK",
+    timings: { boot: 3_600, probe: 180, snapshot: 16 },
+  });
+  const long = `a-very-long-name-${"of-a-template-".repeat(3)}x`;
+  service.jobs.push(buildingJob(), failedJob(), readyJob());
+  service.templates.push(
+    aTemplate({
+      template_id: tplId("b"),
+      display_name: "python",
+      status: "CREATING",
+      job_id: BUILDING_JOB,
+      image_info: "docker.io/library/python:3.12-slim",
+      artifact_digest: "",
+      artifact_size_bytes: 0,
+      replicas: [],
+      updated_at: ago(2),
+    }),
+    aTemplate({
+      template_id: tplId("a"),
+      display_name: "debian-web",
+      job_id: READY_JOB,
+      image_info: "docker.io/library/debian:12",
+      artifact_size_bytes: 1.3 * GIB,
+      replicas: [snapshotted],
+      updated_at: ago(7_190),
+    }),
+    aTemplate({
+      template_id: tplId("c"),
+      display_name: long,
+      status: "PARTIALLY_READY",
+      job_id: "",
+      labels: { note: "<script>alert(1)</script>" },
+      image_info: "registry.example/team/data-science/notebooks/gpu-enabled/runtime:2026.11.20",
+      artifact_size_bytes: 9.6 * GIB,
+      desired_nodes: ["node-a", "node-b.example.org"],
+      replicas: [
+        snapshotted,
+        aReplica({
+          node_id: "node-b.example.org",
+          status: "FAILED",
+          phase: "FAILED",
+          last_error_phase: "SNAPSHOTTING",
+          error_message: "guest did not answer GET /health on port 8080 within 30 s",
+          compat_status: "STALE",
+        }),
+      ],
+      updated_at: ago(40_000),
+    }),
+    aTemplate({
+      template_id: tplId("f"),
+      display_name: "billing",
+      status: "FAILED",
+      job_id: FAILED_JOB,
+      last_error: "registry.example refused the credentials for private/billing",
+      image_info: "registry.example/private/billing:7",
+      artifact_digest: "",
+      artifact_size_bytes: 0,
+      replicas: [],
+      updated_at: ago(3_998),
+    }),
+  );
+  service.sandboxes.push(
+    aSandbox({ sandbox_id: "sb-4c1f", template_id: tplId("a"), created_at: ago(75) }),
+  );
+  const lines = [
+    "resolved docker.io/library/python:3.12-slim to linux/amd64",
+    "pulling 8 layers, 125 MiB",
+    "layer 1 of 8 verified",
+    "layer 2 of 8 verified",
+    "blob 3 was cut at 4 MiB; resumed",
+    "layer 3 of 8 verified",
+  ];
+  for (const line of lines) service.addLog(BUILDING_JOB, line);
+}
+
+function withOverview(service: FakeService): Queries {
+  const node = uiNode();
+  const tally = (states: readonly string[]) => {
+    const counts: Record<string, number> = {};
+    for (const state of states) counts[state] = (counts[state] ?? 0) + 1;
+    return counts;
+  };
+  return {
+    ...service.queries,
+    nodes: () => [node],
+    node: (id) => (id === "self" || id === node.node_id ? node : service.queries.node(id)),
+    overview: (): Overview => ({
+      node,
+      templates: tally(service.templates.map((template) => template.status)),
+      jobs: tally(service.jobs.map((job) => job.status)),
+      sandboxes: service.sandboxes.length,
+      active_jobs: service.jobs.filter(isActiveJob),
+      attention: service.templates
+        .filter((template) => template.status === "FAILED")
+        .map((template) => ({
+          subject: template.template_id,
+          kind: "template" as const,
+          since: template.updated_at,
+          why: template.last_error,
+          next: "Submit again with a registry user and password that may pull.",
+        })),
+    }),
+  };
+}
+
+export interface UiSite {
+  readonly service: FakeService;
+  readonly app: Hono;
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+/** `empty` has a node and nothing else. */
+export function createUiApp(kind: "full" | "empty" = "full"): { service: FakeService; app: Hono } {
+  const service = createFakeService();
+  service.templates.length = 0;
+  service.jobs.length = 0;
+  service.sandboxes.length = 0;
+  if (kind === "full") fill(service);
+  const ui = createUi({
+    queries: withOverview(service),
+    commands: service.commands,
+    version: "0.1.0",
+    clock: realClock,
+    random: realRandom,
+    log: silentLog,
+  });
+  return { service, app: new Hono().route("/ui", ui) };
+}
+
+export async function serveUi(kind: "full" | "empty" = "full"): Promise<UiSite> {
+  const { service, app } = createUiApp(kind);
+  const server = await new Promise<ReturnType<typeof serve>>((resolve) => {
+    const made = serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" }, () => resolve(made));
+  });
+  const { port } = server.address() as AddressInfo;
+  return {
+    service,
+    app,
+    url: `http://127.0.0.1:${port}`,
+    close: () =>
+      new Promise((resolve) => {
+        if ("closeAllConnections" in server) server.closeAllConnections();
+        server.close(() => resolve());
+      }),
+  };
+}
