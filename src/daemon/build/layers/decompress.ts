@@ -13,8 +13,8 @@ import { refusal, type RefusalReason } from "./refusal.ts";
 import { decodeZstd } from "./zstd-wasm.ts";
 
 /**
- * Bytes per piece that comes out, and pieces that may wait for the reader. Each piece costs a wake-up
- * of a pool thread: below 1 MiB these add up.
+ * Bytes per piece that comes out, and pieces that may wait for the reader. Each piece costs a
+ * wake-up of a pool thread: below 1 MiB these add up.
  */
 const PIECE_BYTES = 1024 * 1024;
 const PIECES_AHEAD = 4;
