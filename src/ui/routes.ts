@@ -114,9 +114,10 @@ export function createUi(deps: UiDependencies): Hono {
     await next();
   });
   registerPages(app, ui);
+  // Before the details: `new` is no template's id.
+  registerActions(app, ui);
   registerDetails(app, ui);
   registerStream(app, ui);
-  registerActions(app, ui);
   app.all("*", (c) => {
     if (c.req.path === "/ui/" && c.req.method === "GET") return overview(ui, c);
     throw new AppError("not_found", `there is no ${c.req.path}`);
@@ -259,8 +260,7 @@ async function tailOf(queries: Queries, jobId: string, limit: number) {
 
 function registerDetails(app: Hono<UiEnv>, ui: Ui): void {
   const { queries, clock } = ui;
-  app.get("/templates/:id{(tpl|snap|[a-z0-9]).*}", async (c, next) => {
-    if (c.req.param("id") === "new") return next();
+  app.get("/templates/:id", async (c) => {
     const template = queries.template(c.req.param("id"));
     const url = `/v1/templates/${template.template_id}`;
     const json = twin(c, url);

@@ -60,7 +60,8 @@ export function sentenceCase(constant: string): string {
 /** Word, shape and tone of a state of a template, replica, job, node or storage. */
 export function status(state: string): Status {
   const shape = SHAPES[state.toUpperCase()] ?? "unknown";
-  return { word: sentenceCase(state || "unknown"), shape, tone: TONES[shape] };
+  const word = state.toUpperCase() === "OK" ? "OK" : sentenceCase(state || "unknown");
+  return { word, shape, tone: TONES[shape] };
 }
 
 /** A running sandbox is a good end, a running job is not an end. */

@@ -5,7 +5,7 @@
  */
 import { LIMITS } from "../domain/index.ts";
 import type { ChangeEvent, Clock, Log, Queries } from "../domain/index.ts";
-import { html } from "./html.ts";
+import { html, type Html } from "./html.ts";
 import { logLines } from "./fragments/log-view.ts";
 import { topicOf, type Region, type Topic } from "./regions.ts";
 
@@ -218,14 +218,19 @@ async function flushReader(
   }
 }
 
+/**
+ * One piece for one place of the page. Written as plain text: htmx knows the closing tag only
+ * without a blank in it, and a formatter breaks templates there.
+ */
+async function partial(id: string, swap: string, content: Html): Promise<string> {
+  const target = `[id='${id.replaceAll(/[^\w.:-]/g, "")}']`;
+  return `<hx-partial hx-target="${target}" hx-swap="${swap}">${String(await content)}</hx-partial>`;
+}
+
 async function renderRegion(region: Region, now: number): Promise<string> {
   const content = region.render(now);
   if (content === undefined) return "";
-  return String(
-    await html`<hx-partial hx-target='[id="${region.id}"]' hx-swap="outerMorph"
-      >${content}</hx-partial
-    >`,
-  );
+  return partial(region.id, "outerMorph", content);
 }
 
 /** Lines the reader has not seen; they are added, not replaced. */
@@ -237,9 +242,7 @@ async function newLog(queries: Queries, reader: Reader): Promise<string> {
   const last = lines.at(-1);
   if (last === undefined) return "";
   reader.logSequence = last.sequence;
-  return String(
-    await html`<hx-partial hx-target="#log" hx-swap="beforeend">${logLines(lines)}</hx-partial>`,
-  );
+  return partial("log", "beforeend", logLines(lines));
 }
 
 /** One sentence per five seconds, and only when it is another one. */
@@ -249,7 +252,5 @@ async function speech(clock: Clock, reader: Reader): Promise<string> {
   if (sentence === reader.said || at - reader.saidAt < SPEAK_MS) return "";
   reader.said = sentence;
   reader.saidAt = at;
-  return String(
-    await html`<hx-partial hx-target="#announce" hx-swap="innerHTML">${sentence}</hx-partial>`,
-  );
+  return partial("announce", "innerHTML", html`${sentence}`);
 }

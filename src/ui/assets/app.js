@@ -39,7 +39,7 @@
   setInterval(tick, 1000);
 
   // Follow the log until the reader scrolls up; lines that came twice go.
-  const log = () => $("#log");
+  const log = () => $(".log");
   const toEnd = () => {
     if ($("#follow")?.checked && log()) log().scrollTop = log().scrollHeight;
   };

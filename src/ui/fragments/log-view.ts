@@ -5,14 +5,12 @@ import { clockTime, parseTime } from "../format.ts";
 /** Id rule: `log-SEQUENCE`; a page shows the log of one job. */
 export const logLines = (lines: readonly JobLogLine[]): Html =>
   join(
-    lines.map(
-      (line) =>
-        html`<li id="log-${line.sequence}" class="${line.level}">
-          <span class="t">${clockTime(parseTime(line.at) ?? 0)}</span>${
-            line.level === "info" ? nothing : html`<b>${line.level}</b> `
-          }${line.message}
-        </li>`,
-    ),
+    lines.map((line) => {
+      const at = clockTime(parseTime(line.at) ?? 0);
+      const level = line.level === "info" ? "" : `${line.level} `;
+      const text = html`<span class="m">${level}${line.message}</span>`;
+      return html`<li id="log-${line.sequence}" class="${line.level}"><i>${at}</i>${text}</li>`;
+    }),
   );
 
 /** Id rule: `log`. Text of registries and guests: shown as text, never as markup. */
@@ -22,6 +20,8 @@ export const logView = (lines: readonly JobLogLine[], older: string | undefined)
       <label class="follow" hidden><input type="checkbox" id="follow" checked /> Follow</label>
     </div>
     ${older === undefined ? nothing : html`<p><a href="${older}">Show older lines</a></p>`}
-    <ol class="log" id="log" role="log" aria-live="off" tabindex="0" aria-labelledby="log-title">
-      ${logLines(lines)}
-    </ol>`;
+    <div class="log" role="log" aria-live="off" tabindex="0" aria-labelledby="log-title">
+      <ol id="log">
+        ${logLines(lines)}
+      </ol>
+    </div>`;

@@ -1,0 +1,79 @@
+/** Every page in every state, in real Chromium: light, dark and narrow. */
+import { AxeBuilder } from "@axe-core/playwright";
+import { chromium, type Browser, type Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { CHROMIUM, watchPage } from "../support/chromium.ts";
+import {
+  BUILDING_JOB,
+  FAILED_JOB,
+  READY_JOB,
+  serveUi,
+  tplId,
+  type UiSite,
+} from "../support/ui-site.ts";
+
+const PAGES: readonly (readonly [string, "full" | "empty", string])[] = [
+  ["overview", "full", "/ui/"],
+  ["overview-empty", "empty", "/ui/"],
+  ["templates", "full", "/ui/templates"],
+  ["templates-empty", "empty", "/ui/templates"],
+  ["templates-no-match", "full", "/ui/templates?status=DELETING"],
+  ["template-building", "full", `/ui/templates/${tplId("b")}`],
+  ["template-ready", "full", `/ui/templates/${tplId("a")}`],
+  ["template-partial", "full", `/ui/templates/${tplId("c")}`],
+  ["template-failed", "full", `/ui/templates/${tplId("f")}`],
+  ["new", "full", "/ui/templates/new"],
+  ["delete", "full", `/ui/templates/${tplId("c")}/delete`],
+  ["jobs", "full", "/ui/jobs"],
+  ["jobs-empty", "empty", "/ui/jobs"],
+  ["job-running", "full", `/ui/jobs/${BUILDING_JOB}`],
+  ["job-failed", "full", `/ui/jobs/${FAILED_JOB}`],
+  ["job-ready", "full", `/ui/jobs/${READY_JOB}`],
+  ["nodes", "full", "/ui/nodes"],
+  ["node", "full", "/ui/nodes/node-a"],
+  ["node-empty", "empty", "/ui/nodes/node-a"],
+  ["help", "full", "/ui/help"],
+  ["problem", "full", "/ui/jobs/none"],
+];
+
+const MODES = [
+  { name: "light", colorScheme: "light", width: 1280 },
+  { name: "dark", colorScheme: "dark", width: 1280 },
+  { name: "narrow", colorScheme: "light", width: 390 },
+] as const;
+
+let browser: Browser;
+let sites: Record<"full" | "empty", UiSite>;
+
+beforeAll(async () => {
+  browser = await chromium.launch(CHROMIUM);
+  sites = { full: await serveUi("full"), empty: await serveUi("empty") };
+});
+afterAll(async () => {
+  await browser.close();
+  await sites.full.close();
+  await sites.empty.close();
+});
+
+async function shoot(page: Page, name: string): Promise<void> {
+  const folder = process.env["UI_SHOTS"];
+  if (folder !== undefined)
+    await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+}
+
+describe.each(MODES)("in $name", ({ name: mode, colorScheme, width }) => {
+  test.each(PAGES)("%s (%s) is accessible, fits and breaks no policy", async (name, kind, path) => {
+    const context = await browser.newContext({ colorScheme, viewport: { width, height: 900 } });
+    const page = await context.newPage();
+    const problems = watchPage(page);
+    await page.goto(sites[kind].url + path);
+    expect(await page.title()).toContain("templatecenter");
+    await shoot(page, `${name}-${mode}`);
+    const { violations } = await new AxeBuilder({ page }).analyze();
+    expect(violations.map((one) => `${one.id}: ${one.nodes[0]?.html ?? ""}`)).toEqual([]);
+    const overflow = await page.evaluate("document.documentElement.scrollWidth - innerWidth");
+    expect(overflow).toBeLessThanOrEqual(0);
+    expect(problems.filter((text) => !text.includes("404"))).toEqual([]);
+    await context.close();
+  });
+});
