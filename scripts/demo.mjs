@@ -3,7 +3,7 @@
 // over HTTP, the timings and the status page. `--exit` ends it after the checks.
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
@@ -39,6 +39,8 @@ if (setup.status !== 0) process.exit(setup.status ?? 1);
 const { assembleDemoImage } = await import("./lib/demo-image.mjs");
 const work = mkdtempSync(join(tmpdir(), "templatecenter-demo-"));
 const dataDir = options["data-dir"] ?? join(work, "data");
+const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+const guestDir = process.env.TEMPLATECENTER_GUEST_DIR ?? join(cache, "templatecenter/guest");
 let daemon;
 let stopping = false;
 
@@ -60,7 +62,7 @@ function cli(args, { capture = false } = {}) {
 
 async function startDaemon() {
   const args = [main, "daemon", "--data-dir", dataDir, "--listen", options.listen];
-  args.push("--log-level", "warn");
+  args.push("--log-level", "warn", "--guest-dir", guestDir);
   if (options.driver) args.push("--driver", options.driver);
   const began = performance.now();
   daemon = spawn(process.execPath, args, { stdio: ["ignore", "inherit", "inherit"] });
@@ -108,7 +110,7 @@ const ms = (value) => (value === undefined ? "-" : `${Math.round(value)} ms`);
 
 async function run() {
   step("An OCI image, assembled here: static busybox, a web page, 3 layers");
-  const image = assembleDemoImage(join(work, "image"));
+  const image = await assembleDemoImage(join(work, "image"));
   console.log(`  ${image.layers} layers, ${image.bytes} bytes: ${image.reference}`);
 
   step("A one-node daemon");

@@ -88,7 +88,7 @@ function installGuest() {
   const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
   const dir = process.env.TEMPLATECENTER_GUEST_DIR ?? join(cache, "templatecenter/guest");
   const main = join(root, "dist/daemon/main.js");
-  const known = spawnSync(process.execPath, [main, "guest", "check", "--dir", dir]);
+  const known = spawnSync(process.execPath, [main, "guest", "info", "--dir", dir]);
   if (known.status === 0) return;
   say(`making the guest's kernel and initial root in ${dir}`);
   if (process.getuid() === 0 && readdirSync("/var/lib/apt/lists").length < 3) {

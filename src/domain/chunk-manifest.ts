@@ -48,7 +48,11 @@ export function decodeChunkManifest(bytes: Uint8Array): ChunkManifest {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const chunkSizeBytes = view.getUint32(8, true);
   const sizeBytes = Number(view.getBigUint64(16, true));
-  const manifest = { sizeBytes, chunkSizeBytes, hashes: bytes.slice(HEADER_BYTES) };
+  const manifest = {
+    sizeBytes,
+    chunkSizeBytes,
+    hashes: Uint8Array.prototype.slice.call(bytes, HEADER_BYTES),
+  };
   const expected = chunkSizeBytes > 0 ? chunkCount(manifest) * CHUNK_HASH_BYTES : -1;
   if (manifest.hashes.length !== expected) {
     throw new RangeError("chunk manifest has the wrong length");

@@ -1,9 +1,16 @@
-import type { ComponentVersions } from "./ports.ts";
-
 export const COMPAT_STATUSES = ["OK", "STALE", "UNKNOWN", "MISSING"] as const;
 export const COMPAT_POLICIES = ["STRICT", "GUEST_ONLY"] as const;
 export type CompatStatus = (typeof COMPAT_STATUSES)[number];
 export type CompatPolicy = (typeof COMPAT_POLICIES)[number];
+
+/** The versions compat compares. Blank means unknown. */
+export interface ComponentVersions {
+  readonly guest_image_version: string;
+  readonly agent_version: string;
+  readonly kernel_version: string;
+  /** More that memory snapshots depend on: QEMU version, machine type, CPU model. */
+  readonly extra: Readonly<Record<string, string>>;
+}
 
 /** Blank or the word "unknown" in any case is no version (spec §5.1). */
 export function normalizeVersion(text: string | undefined): string {

@@ -3,6 +3,7 @@
  * adapters implement them in storage and daemon; `daemon/wire.ts` joins them.
  */
 import type { ChunkManifest } from "./chunk-manifest.ts";
+import type { ComponentVersions } from "./compat.ts";
 import type { Entry, EntryKind } from "./entry.ts";
 import type { ArtifactRecord } from "./schema.ts";
 
@@ -180,15 +181,6 @@ export interface RootfsBuilder {
 }
 
 /* ---- runtime driver (design §7) -------------------------------------------------------------- */
-
-/** The versions compat compares. Blank means unknown. */
-export interface ComponentVersions {
-  readonly guest_image_version: string;
-  readonly agent_version: string;
-  readonly kernel_version: string;
-  /** More that memory snapshots depend on: QEMU version, machine type, CPU model. */
-  readonly extra: Readonly<Record<string, string>>;
-}
 
 export interface DriverProbe {
   readonly available: boolean;

@@ -55,7 +55,7 @@ export interface HealthPort {
   ready(): { readonly ok: boolean; readonly checks: readonly HealthCheck[] };
 }
 
-interface AuthToken {
+export interface AuthToken {
   readonly name: string;
   /** Lower-case hex SHA-256 of the token. */
   readonly sha256: string;

@@ -5,7 +5,6 @@ import { statfs } from "node:fs/promises";
 import {
   errorText,
   type Clock,
-  type DriverProbe,
   type Log,
   type NodeFact,
   type RuntimeDriver,
@@ -15,7 +14,8 @@ import type { Facts } from "../records.ts";
 export interface NodeFactParts {
   readonly facts: Facts;
   readonly driver: RuntimeDriver;
-  readonly probe: DriverProbe;
+  /** Why this driver was chosen. */
+  readonly driverDetail: () => string;
   readonly clock: Clock;
   readonly log: Log;
   readonly dataDir: string;
@@ -74,7 +74,7 @@ export function createNodeFact(parts: NodeFactParts): () => Promise<NodeFact> {
       healthy: true,
       drained: false,
       driver: parts.driver.name,
-      driver_detail: parts.probe.detail,
+      driver_detail: parts.driverDetail(),
       ...versions,
       versions_extra: { ...extra },
       cpu_count: parts.cpuCount,

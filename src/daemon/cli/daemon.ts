@@ -1,0 +1,176 @@
+/** `templatecenter daemon` and `config check`: the service itself, and its configuration. */
+import { readFile } from "node:fs/promises";
+import { hostname } from "node:os";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import type { Command } from "commander";
+import { AppError, errorText, isAppError, type Clock, type Random } from "../../domain/index.ts";
+import { exampleConfig, loadConfig, type LoadedConfig } from "../config.ts";
+import { createHealth } from "../health.ts";
+import { chooseFormat, createLog } from "../log.ts";
+import { createMetrics } from "../metrics.ts";
+import { createNotifier } from "../systemd.ts";
+import { startDaemon, type Daemon } from "../wire.ts";
+import type { CliIo } from "./io.ts";
+
+const DEFAULT_FILE = "/etc/templatecenter/config.toml";
+const STATUS_MS = 30_000;
+
+export interface ProcessPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly version: string;
+}
+
+const FLAGS: readonly [flags: string, description: string][] = [
+  ["--node-id <name>", "this node's name (default: the host name)"],
+  ["--listen <host:port>", "HTTP address (default 127.0.0.1:7330; port 0 takes a free one)"],
+  ["--driver <driver>", "auto, qemu or rootfs"],
+  ["--guest-dir <dir>", "guest kernel and initramfs"],
+  ["--log-level <level>", "debug, info, warn or error"],
+  ["--log-format <format>", "auto, json, pretty or journal"],
+  ["--api-token-file <file>", "bearer token for TCP"],
+  ["--job-deadline <duration>", "a job that runs longer fails (default 1h)"],
+  ["--concurrent-builds <count>", "builds at once"],
+  ["--sandbox-pool-size <count>", "waiting VM processes per used template"],
+];
+
+/** Flags, environment and file in one; the default file may be missing, a named one may not. */
+async function readConfig(command: Command, io: CliIo): Promise<LoadedConfig> {
+  const options = command.optsWithGlobals<Record<string, string | undefined>>();
+  const path = options["config"] ?? DEFAULT_FILE;
+  const text = await readFile(path, "utf8").catch((cause: unknown) => {
+    if (options["config"] === undefined) return undefined;
+    throw new AppError("config_invalid", `the configuration file ${path} cannot be read`, {
+      cause,
+    });
+  });
+  const flags = Object.fromEntries(
+    Object.entries(options).map(([key, value]) => [
+      key.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+      value,
+    ]),
+  );
+  return loadConfig({
+    flags,
+    environment: io.env,
+    hostname: hostname(),
+    ...(text === undefined ? {} : { file: { path, text } }),
+  });
+}
+
+export function registerDaemon(program: Command, io: CliIo, ports: ProcessPorts): void {
+  const daemon = program
+    .command("daemon")
+    .description("run the service in the foreground")
+    .option("--config <file>", `configuration file (default ${DEFAULT_FILE})`);
+  for (const [flags, description] of FLAGS) daemon.option(flags, description);
+  daemon.action(async () => {
+    const { config } = await readConfig(daemon, io);
+    await serve(config, io, ports);
+  });
+
+  const config = program.command("config").description("the daemon's configuration");
+  const check = config
+    .command("check")
+    .description("check flags, environment and file, and show where each value comes from")
+    .option("--config <file>", `configuration file (default ${DEFAULT_FILE})`)
+    .action(async () => {
+      const loaded = await readConfig(check, io);
+      const values = loaded.config as Record<string, unknown>;
+      for (const [key, source] of Object.entries(loaded.sources)) {
+        io.out(`${key} = ${JSON.stringify(values[key])}  # ${source}\n`);
+      }
+      io.out("the configuration is valid\n");
+    });
+  config
+    .command("example")
+    .description("print a configuration file with every key and its default")
+    .action(() => io.out(exampleConfig()));
+}
+
+/** Resolves with the first signal's name; a second one ends the process at once. */
+function stopSignal(): Promise<string> {
+  return new Promise((resolve) => {
+    let seen = false;
+    for (const name of ["SIGTERM", "SIGINT"] as const) {
+      process.on(name, () => {
+        if (seen) process.exit(1);
+        seen = true;
+        resolve(name);
+      });
+    }
+  });
+}
+
+async function serve(
+  config: LoadedConfig["config"],
+  io: CliIo,
+  { clock, random, version }: ProcessPorts,
+): Promise<void> {
+  const log = createLog({
+    level: config.log_level,
+    format: chooseFormat(config.log_format, process.stderr, io.env["JOURNAL_STREAM"]),
+    clock,
+    write: (line) => void process.stderr.write(line),
+  });
+  const delay = monitorEventLoopDelay({ resolution: 20 });
+  delay.enable();
+  const lagMs = () => {
+    const lag = delay.max / 1e6;
+    delay.reset();
+    return lag;
+  };
+  const notifier = createNotifier(io.env, clock, log);
+  for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+    process.on(event, (error) => {
+      log.error("a programming error ends the daemon", { err: error });
+      process.exit(70);
+    });
+  }
+  process.on("SIGHUP", () => log.warn("SIGHUP: no setting can change without a restart"));
+  const stopped = stopSignal();
+  const daemon = await startDaemon({
+    config,
+    version,
+    log,
+    clock,
+    random,
+    metrics: createMetrics(version, process.version),
+    health: createHealth(lagMs),
+  });
+  log.info("ready", { url: daemon.listening.url, page: `${daemon.listening.url}/ui/`, version });
+  await notifier.ready(daemon.status());
+  const quiet = keepManagerInformed(daemon, notifier, clock);
+  const signal = await stopped;
+  quiet();
+  log.info("stopping", { signal, status: daemon.status() });
+  await notifier.stopping();
+  try {
+    await daemon.stop();
+    log.info("stopped");
+  } catch (error) {
+    const level = isAppError(error, "catalog_degraded") ? "warn" : "error";
+    log[level]("not everything stopped cleanly", { err: error, text: errorText(error) });
+    throw error;
+  }
+}
+
+function keepManagerInformed(
+  daemon: Daemon,
+  notifier: ReturnType<typeof createNotifier>,
+  clock: Clock,
+): () => void {
+  const unwatch = notifier.watch(() => true);
+  let last = "";
+  let timer: { cancel(): void };
+  const tell = () => {
+    const text = daemon.status();
+    if (text !== last) void notifier.status((last = text));
+    timer = clock.after(STATUS_MS, tell);
+  };
+  timer = clock.after(STATUS_MS, tell);
+  return () => {
+    unwatch();
+    timer.cancel();
+  };
+}

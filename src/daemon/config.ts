@@ -1,0 +1,181 @@
+/**
+ * The daemon's configuration: flags over environment (`TEMPLATECENTER_KEY`) over the TOML file over
+ * defaults, one schema for all. An error names the key, the value, where it came from and what was
+ * expected.
+ */
+import { parse, TomlError } from "smol-toml";
+import { z } from "zod";
+import { AppError, LIMITS, isSafeId } from "../domain/index.ts";
+
+const DURATION = /^(\d+)(ms|s|m|h)$/;
+const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
+
+const list = z.union([
+  z.array(z.string()),
+  z.string().transform((text) =>
+    text
+      .split(",")
+      .map((part) => part.trim())
+      .filter(Boolean),
+  ),
+]);
+const count = (least: number, most: number) => z.coerce.number().int().min(least).max(most);
+
+export const listenSchema = z.string().transform((text, context) => {
+  const match = /^(?:\[([0-9a-fA-F:]+)\]|([^:\s]+)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (match === null || port > 65_535) {
+    context.addIssue({ code: "custom", message: "must be HOST:PORT, as 127.0.0.1:7330" });
+    return z.NEVER;
+  }
+  return { host: match[1] ?? match[2] ?? "", port };
+});
+
+export const configSchema = z.strictObject({
+  data_dir: z
+    .string()
+    .min(1)
+    .default("/var/lib/templatecenter")
+    .describe("where everything is kept"),
+  node_id: z
+    .string()
+    .refine(isSafeId, "must be letters, digits, dots and dashes")
+    .describe("this node's name; default: the host name"),
+  listen: listenSchema.prefault("127.0.0.1:7330").describe("HTTP address; port 0 takes a free one"),
+  driver: z.enum(["auto", "qemu", "rootfs"]).default("auto").describe("runtime driver"),
+  guest_dir: z
+    .string()
+    .min(1)
+    .default("/var/lib/templatecenter/guest")
+    .describe("guest kernel and initramfs, as `templatecenter guest install` makes them"),
+  log_level: z.enum(["debug", "info", "warn", "error"]).default("info").describe("least level"),
+  log_format: z.enum(["auto", "json", "pretty", "journal"]).default("auto").describe("log form"),
+  allowed_hosts: list.default([]).describe("names besides addresses that a Host header may carry"),
+  api_token_file: z.string().default("").describe("file with the API token; blank: TCP is open"),
+  ca_file: z
+    .string()
+    .default("/etc/cube/ca/cube-root-ca.crt")
+    .describe("CubeEgress root CA that is baked into root filesystems"),
+  envd_path: z
+    .string()
+    .default("/usr/local/share/cubesandbox-envd/envd")
+    .describe("in-guest agent that is injected on request"),
+  insecure_registries: list.default([]).describe("registries without TLS, or with any certificate"),
+  registry_ca_file: z
+    .string()
+    .default("")
+    .describe("PEM of CAs that sign registries' certificates"),
+  registry_auth_file: z.string().default("").describe("docker config.json with registry logins"),
+  concurrent_builds: count(1, 64).default(LIMITS.concurrentBuilds).describe("builds at once"),
+  concurrent_boots: count(1, 64).default(LIMITS.concurrentBoots).describe("guests booting at once"),
+  sandbox_pool_size: count(0, 64)
+    .default(LIMITS.sandboxPoolSize)
+    .describe("VM processes kept waiting for a template's snapshot once a sandbox of it ran"),
+  job_deadline: z
+    .string()
+    .regex(DURATION, "must be a duration as 30s, 15m or 2h")
+    .default("1h")
+    .describe("a job that runs longer fails"),
+});
+
+export type Config = z.output<typeof configSchema> & { readonly job_deadline_ms: number };
+type Source = "flag" | "environment" | "file" | "default";
+
+export interface LoadedConfig {
+  readonly config: Config;
+  readonly sources: Readonly<Record<string, Source>>;
+}
+
+const KEYS = Object.keys(configSchema.shape);
+export const environmentName = (key: string): string => `TEMPLATECENTER_${key.toUpperCase()}`;
+
+/** The key nearest to a mistyped one, when one is near. */
+function suggestion(unknown: string): string {
+  const near = KEYS.map((key) => ({ key, distance: editDistance(unknown, key) })).sort(
+    (a, b) => a.distance - b.distance,
+  )[0];
+  return near !== undefined && near.distance <= 3 ? `; did you mean ${near.key}?` : "";
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const change = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(change, (row[j] as number) + 1, (next[j - 1] as number) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] as number;
+}
+
+function parseFile(text: string, path: string): Record<string, unknown> {
+  try {
+    return parse(text);
+  } catch (cause) {
+    const where = cause instanceof TomlError ? `${path}:${cause.line}` : path;
+    throw new AppError("config_invalid", `${where}: the file is not TOML`, { cause });
+  }
+}
+
+/**
+ * @param input.file the configuration file, when there is one
+ * @throws AppError config_invalid with every problem in meta.problems
+ */
+export function loadConfig(input: {
+  flags: Readonly<Record<string, unknown>>;
+  environment: Readonly<Record<string, string | undefined>>;
+  hostname: string;
+  file?: { path: string; text: string };
+}): LoadedConfig {
+  const { file } = input;
+  const fromFile = file === undefined ? {} : parseFile(file.text, file.path);
+  const problems = Object.keys(fromFile)
+    .filter((key) => !KEYS.includes(key))
+    .map((key) => `${file?.path ?? ""}: unknown key ${key}${suggestion(key)}`);
+  const values: Record<string, unknown> = {};
+  const sources: Record<string, Source> = {};
+  for (const key of KEYS) {
+    const variable = input.environment[environmentName(key)];
+    const found: [unknown, Source] =
+      input.flags[key] !== undefined
+        ? [input.flags[key], "flag"]
+        : variable !== undefined
+          ? [variable, "environment"]
+          : fromFile[key] !== undefined
+            ? [fromFile[key], "file"]
+            : [key === "node_id" ? input.hostname : undefined, "default"];
+    values[key] = found[0];
+    sources[key] = found[1];
+  }
+  const parsed = configSchema.safeParse(values);
+  for (const issue of parsed.error?.issues ?? []) {
+    const key = String(issue.path[0]);
+    const where =
+      sources[key] === "environment"
+        ? environmentName(key)
+        : sources[key] === "file"
+          ? (file?.path ?? "")
+          : `--${key.replaceAll("_", "-")}`;
+    problems.push(`${where}: ${key} = ${JSON.stringify(values[key])}: ${issue.message}`);
+  }
+  if (problems.length > 0 || parsed.data === undefined) {
+    throw new AppError("config_invalid", problems.join("\n"), { meta: { problems } });
+  }
+  const [, amount, unit] = DURATION.exec(parsed.data.job_deadline) ?? [];
+  const job_deadline_ms = Number(amount) * (UNIT_MS[unit ?? ""] ?? 1);
+  return { config: { ...parsed.data, job_deadline_ms }, sources };
+}
+
+/** The example file: every key with its default, commented out. */
+export function exampleConfig(): string {
+  const lines = ["# /etc/templatecenter/config.toml: every key with its default.", ""];
+  const defaults = configSchema.omit({ node_id: true }).parse({});
+  for (const [key, schema] of Object.entries(configSchema.shape)) {
+    const value = key === "listen" ? "127.0.0.1:7330" : (defaults as Record<string, unknown>)[key];
+    lines.push(`# ${schema.description ?? ""}`);
+    lines.push(`# ${key} = ${JSON.stringify(value ?? "my-host")}`, "");
+  }
+  return lines.join("\n");
+}

@@ -1,0 +1,88 @@
+/**
+ * The log behind the `Log` port: `<priority>text key=value` lines for journald, coloured lines on a
+ * terminal, JSON elsewhere. Values of keys that name secrets are never printed; an error is
+ * printed with its chain of causes, and with its stack when it is no expected failure.
+ */
+import { fstatSync } from "node:fs";
+import { pino, type DestinationStream } from "pino";
+import { errorText, isAppError, type Clock, type Log, type LogFields } from "../domain/index.ts";
+
+export type LogLevel = "debug" | "info" | "warn" | "error";
+export type LogFormat = "auto" | "json" | "pretty" | "journal";
+const LEVELS: Readonly<Record<string, { priority: number; colour: number }>> = {
+  debug: { priority: 7, colour: 90 },
+  info: { priority: 6, colour: 36 },
+  warn: { priority: 4, colour: 33 },
+  error: { priority: 3, colour: 31 },
+};
+const SECRET = /password|secret|token|authorization|cookie|credential/i;
+
+/** Secrets and errors in a form that may be printed. */
+export function printable(fields: LogFields): LogFields {
+  return Object.fromEntries(
+    Object.entries(fields).flatMap(([key, value]): [string, unknown][] => {
+      if (SECRET.test(key)) return [[key, "[hidden]"]];
+      if (!(value instanceof Error)) return [[key, value]];
+      const text: [string, unknown] = [key, errorText(value)];
+      if (isAppError(value)) return [text, ["code", value.code]];
+      return [text, ["stack", value.stack]];
+    }),
+  );
+}
+
+const pair = ([key, value]: [string, unknown]): string => {
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return `${key}=${/[\s"=]/.test(text ?? "") ? JSON.stringify(text) : text}`;
+};
+
+/** One line of text from a JSON line of pino. */
+function textLine(line: string, journal: boolean): string {
+  const { level, time, msg, ...rest } = JSON.parse(line) as Record<string, unknown>;
+  const { priority, colour } = LEVELS[String(level)] ?? { priority: 6, colour: 36 };
+  const fields = Object.entries(rest).map(pair).join(" ");
+  const text = `${String(msg)}${fields === "" ? "" : ` ${fields}`}`.replaceAll("\n", "\\n");
+  if (journal) return `<${priority}>${text}\n`;
+  const clock = String(time).slice(11, 23);
+  return `\x1b[90m${clock}\x1b[0m \x1b[${colour}m${String(level).padEnd(5)}\x1b[0m ${text}\n`;
+}
+
+/** `auto`: the journal when standard error is connected to it, colours on a terminal, else JSON. */
+export function chooseFormat(
+  format: LogFormat,
+  output: { fd: number; isTTY?: boolean },
+  journalStream: string | undefined,
+): Exclude<LogFormat, "auto"> {
+  if (format !== "auto") return format;
+  const { dev, ino } = fstatSync(output.fd);
+  if (journalStream === `${dev}:${ino}`) return "journal";
+  return output.isTTY === true ? "pretty" : "json";
+}
+
+export function createLog(options: {
+  level: LogLevel;
+  format: Exclude<LogFormat, "auto">;
+  clock: Clock;
+  write: (line: string) => void;
+}): Log {
+  const { format, clock, write } = options;
+  const stream: DestinationStream = {
+    write: format === "json" ? write : (line) => write(textLine(line, format === "journal")),
+  };
+  const logger = pino(
+    {
+      level: options.level,
+      base: null,
+      timestamp: () => `,"time":"${new Date(clock.now()).toISOString()}"`,
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    stream,
+  );
+  const wrap = (target: typeof logger): Log => ({
+    debug: (message, fields = {}) => target.debug(printable(fields), message),
+    info: (message, fields = {}) => target.info(printable(fields), message),
+    warn: (message, fields = {}) => target.warn(printable(fields), message),
+    error: (message, fields = {}) => target.error(printable(fields), message),
+    child: (fields) => wrap(target.child(printable(fields))),
+  });
+  return wrap(logger);
+}

@@ -1,0 +1,134 @@
+/**
+ * What the daemon counts, for Prometheus: base units, no ids as labels. docs/metrics.md lists them.
+ */
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
+import { isActiveJob, type Catalog, type JobRecord, type Queries } from "../domain/index.ts";
+
+const PREFIX = "templatecenter_";
+const SECONDS = {
+  job: [0.5, 1, 2, 5, 10, 20, 60, 120, 300, 900, 3_600],
+  sandbox: [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5],
+  resolve: [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.05],
+};
+
+export interface Metrics {
+  readonly registry: Registry;
+  resolveStage(stage: string, milliseconds: number): void;
+  sandboxStarted(milliseconds: number): void;
+  jobEnded(job: JobRecord): void;
+  /** Gauges that are read from the state when they are asked for. */
+  watch(state: { catalog: Catalog; queries: Queries }): void;
+}
+
+export function createMetrics(version: string, node: string): Metrics {
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry, prefix: PREFIX });
+  new Gauge({
+    name: `${PREFIX}build_info`,
+    help: "Version of the daemon and of Node.js; always 1",
+    labelNames: ["version", "node"],
+    registers,
+  }).set({ version, node }, 1);
+  const resolve = new Histogram({
+    name: `${PREFIX}resolve_stage_duration_seconds`,
+    help: "Time of each stage of resolving a template (spec 2.14)",
+    labelNames: ["stage"],
+    buckets: SECONDS.resolve,
+    registers,
+  });
+  const sandbox = new Histogram({
+    name: `${PREFIX}sandbox_start_seconds`,
+    help: "Time from the request to a running sandbox",
+    buckets: SECONDS.sandbox,
+    registers,
+  });
+  const job = new Histogram({
+    name: `${PREFIX}job_duration_seconds`,
+    help: "Time from a job's creation to its end",
+    labelNames: ["operation", "result"],
+    buckets: SECONDS.job,
+    registers,
+  });
+  const phase = new Histogram({
+    name: `${PREFIX}job_phase_duration_seconds`,
+    help: "Time of each phase of a job",
+    labelNames: ["phase"],
+    buckets: SECONDS.job,
+    registers,
+  });
+  const pulled = new Counter({
+    name: `${PREFIX}build_bytes_total`,
+    help: "Bytes of root filesystems built",
+    registers,
+  });
+  return {
+    registry,
+    resolveStage: (stage, milliseconds) => resolve.observe({ stage }, milliseconds / 1_000),
+    sandboxStarted: (milliseconds) => sandbox.observe(milliseconds / 1_000),
+    jobEnded(ended) {
+      const seconds = (from: string, to: string) => (Date.parse(to) - Date.parse(from)) / 1_000;
+      const end = ended.ended_at ?? ended.updated_at;
+      const labels = { operation: ended.operation, result: ended.status };
+      job.observe(labels, Math.max(0, seconds(ended.created_at, end)));
+      for (const { phase: name, started_at, ended_at } of ended.phases) {
+        if (ended_at !== undefined) phase.observe({ phase: name }, seconds(started_at, ended_at));
+      }
+      if (ended["artifact_fresh"] === true) pulled.inc(Number(ended["artifact_bytes"] ?? 0));
+    },
+    watch: (state) => watchState(registry, state),
+  };
+}
+
+function watchState(
+  registry: Registry,
+  { catalog, queries }: { catalog: Catalog; queries: Queries },
+) {
+  const gauge = (name: string, help: string, labels: string[], read: (gauge: Gauge) => void) =>
+    new Gauge({
+      name: `${PREFIX}${name}`,
+      help,
+      labelNames: labels,
+      registers: [registry],
+      collect() {
+        this.reset();
+        read(this);
+      },
+    });
+  gauge("templates", "Templates by status and kind", ["status", "kind"], (it) => {
+    for (const { value } of catalog.list("template")) {
+      if (value !== undefined) it.inc({ status: value.status, kind: value.kind });
+    }
+  });
+  gauge("replicas", "Replicas by status", ["status"], (it) => {
+    for (const { value } of catalog.list("replica")) if (value) it.inc({ status: value.status });
+  });
+  gauge("jobs", "Jobs by operation and status", ["operation", "status"], (it) => {
+    for (const { value } of catalog.list("job")) {
+      if (value !== undefined) it.inc({ operation: value.operation, status: value.status });
+    }
+  });
+  gauge("jobs_active", "Jobs that are pending or running", [], (it) => {
+    let active = 0;
+    for (const { value } of catalog.list("job")) if (value && isActiveJob(value)) active++;
+    it.set(active);
+  });
+  gauge("artifacts", "Artifacts by status", ["status"], (it) => {
+    for (const { value } of catalog.list("artifact")) if (value) it.inc({ status: value.status });
+  });
+  gauge("artifact_bytes", "Size of the READY artifacts, holes included", [], (it) => {
+    let bytes = 0;
+    for (const { value } of catalog.list("artifact")) bytes += value?.ext4_size_bytes ?? 0;
+    it.set(bytes);
+  });
+  gauge("sandboxes", "Sandboxes on this host", [], (it) => it.set(queries.sandboxes().length));
+  gauge("catalog_entries", "Replicated entries in memory", [], (it) =>
+    it.set(catalog.health().entries),
+  );
+  gauge("catalog_degraded", "1 while the catalog cannot be written", [], (it) =>
+    it.set(catalog.health().writable ? 0 : 1),
+  );
+  gauge("state_free_bytes", "Free space of the data directory's filesystem", [], (it) =>
+    it.set(queries.node("self").storage.free_bytes),
+  );
+}
