@@ -31,7 +31,13 @@ const squeezeStyle = (source: string): string =>
   squeeze(source)
     .replace(/\s*([{};,>])\s*/g, "$1")
     .replace(/:\s+/g, ":")
-    .replaceAll(";}", "}");
+    .replaceAll(";}", "}")
+    .replace(/="([a-z]+)"\]/g, "=$1]")
+    .replace(/([ (,:-])0\.(\d)/g, "$1.$2");
+
+/** Blanks around operators; no text of our script has these signs. */
+const squeezeScript = (source: string): string =>
+  squeeze(source).replace(/ (=>|===|!==|=|&&|\|\||\?|<|>|\+|-) /g, "$1");
 
 function asset(stem: string, extension: string, type: string, body: string): Asset {
   const hash = createHash("sha256").update(body).digest("hex").slice(0, 16);
@@ -48,7 +54,7 @@ export function loadAssets(): { script: Asset; style: Asset } {
   const script = [
     library("htmx.min.js"),
     library("ext/hx-sse.min.js"),
-    squeeze(own("app.js")),
+    squeezeScript(own("app.js")),
   ].join(";\n");
   return {
     script: asset("app", "js", "text/javascript; charset=utf-8", script),

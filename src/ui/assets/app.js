@@ -1,6 +1,5 @@
 /* Small comforts on top of pages that work without them: copy, dialogs, keys, times, live badge. */
 (() => {
-  "use strict";
   window.trustedTypes?.createPolicy("default", { createHTML: (text) => text });
   const $ = (selector, from = document) => from.querySelector(selector);
   const $$ = (selector, from = document) => [...from.querySelectorAll(selector)];
@@ -50,8 +49,6 @@
       if (at <= last) line.remove();
       else last = at;
     }
-    const lines = $$("#log > li");
-    for (const line of lines.slice(0, Math.max(0, lines.length - 2000))) line.remove();
     toEnd();
   };
   const onScroll = (event) => {
