@@ -6,7 +6,7 @@ import { commandLines } from "./command-lines.ts";
 import { FIELDS, parseForm, problemsByField, type FormProblems, type FormValues } from "./form.ts";
 import { confirmPage, type Confirmation } from "./pages/confirm.ts";
 import { newTemplatePage } from "./pages/new-template.ts";
-import type { Ui, UiContext, UiEnv } from "./routes.ts";
+import type { Ui, UiContext, UiEnv } from "./context.ts";
 import { isTokenOf, keepSettings, readSettings } from "./session.ts";
 import { createSubmissions, type Submissions } from "./submissions.ts";
 import { count } from "./format.ts";

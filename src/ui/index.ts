@@ -1,1 +1,1 @@
-export { createUi, type UiDependencies } from "./routes.ts";
+export { createUi } from "./routes.ts";

@@ -45,7 +45,7 @@ export function findJob(queries: Queries, id: string): JobInfo | undefined {
   }
 }
 
-export function findTemplate(queries: Queries, id: string): TemplateInfo | undefined {
+function findTemplate(queries: Queries, id: string): TemplateInfo | undefined {
   try {
     return queries.template(id);
   } catch (error) {

@@ -2,19 +2,20 @@
  * The page's application, mounted at `/ui`. Every page works without script: links, forms, and a
  * redirect after each post. The same address answers with its twin of the API when JSON is asked.
  */
-import { Hono, type Context } from "hono";
+import { Hono } from "hono";
 import { csrf } from "hono/csrf";
 import { HTTPException } from "hono/http-exception";
 import { secureHeaders } from "hono/secure-headers";
 import { AppError, errorText, isAppError, isActiveJob } from "../domain/index.ts";
-import type { Clock, Commands, Log, Queries, Random } from "../domain/index.ts";
+import type { Queries } from "../domain/index.ts";
 import { registerActions } from "./actions.ts";
 import { loadAssets } from "./assets.ts";
 import { commandLines } from "./command-lines.ts";
 import { templateTitle } from "./fragments/template-head.ts";
 import { jobTitle } from "./fragments/job-head.ts";
 import { favicon, isTone } from "./icons.ts";
-import { layout, type PageContext, type PageView } from "./layout.ts";
+import type { Ui, UiContext, UiDependencies, UiEnv } from "./context.ts";
+import { layout, type PageContext } from "./layout.ts";
 import { helpPage } from "./pages/help.ts";
 import { jobPage } from "./pages/job.ts";
 import { jobsPage, templatesPage, type ListFilter } from "./pages/list.ts";
@@ -23,33 +24,10 @@ import { overviewPage } from "./pages/overview.ts";
 import { problemPage } from "./pages/problem.ts";
 import { templatePage } from "./pages/template.ts";
 import { findJob, ofNode } from "./regions.ts";
-import { openSession, type Session } from "./session.ts";
+import { openSession } from "./session.ts";
 import { nodeStatus, status } from "./status.ts";
-import { createStreamHub, type StreamHub } from "./stream.ts";
+import { createStreamHub } from "./stream.ts";
 import { noticeText } from "./view-models.ts";
-
-export interface UiDependencies {
-  readonly queries: Queries;
-  readonly commands: Commands;
-  readonly version: string;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
-  /** Ends all streams when it aborts. */
-  readonly signal?: AbortSignal;
-}
-
-export interface UiEnv {
-  Variables: { session: Session; requestId: string };
-}
-export type UiContext = Context<UiEnv>;
-
-/** What the routes share. */
-export interface Ui extends UiDependencies {
-  readonly hub: StreamHub;
-  pageOf(c: UiContext): PageContext;
-  show(c: UiContext, view: PageView, code?: 200 | 400 | 422): Promise<Response>;
-}
 
 const POLICY = {
   defaultSrc: ["'none'"],

@@ -34,7 +34,7 @@ interface Reader {
   end(): void;
 }
 
-export interface StreamRequest {
+interface StreamRequest {
   readonly topic: string;
   readonly session: string;
   /** `Last-Event-ID`, or what the page was rendered at: `event~log sequence`. */

@@ -1,0 +1,29 @@
+/** What the page is given, and what its routes share. */
+import type { Context } from "hono";
+import type { Clock, Commands, Log, Queries, Random } from "../domain/index.ts";
+import type { PageContext, PageView } from "./layout.ts";
+import type { Session } from "./session.ts";
+import type { StreamHub } from "./stream.ts";
+
+export interface UiDependencies {
+  readonly queries: Queries;
+  readonly commands: Commands;
+  readonly version: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Ends all streams when it aborts. */
+  readonly signal?: AbortSignal;
+}
+
+export interface UiEnv {
+  Variables: { session: Session; requestId: string };
+}
+export type UiContext = Context<UiEnv>;
+
+/** What the routes share. */
+export interface Ui extends UiDependencies {
+  readonly hub: StreamHub;
+  pageOf(c: UiContext): PageContext;
+  show(c: UiContext, view: PageView, code?: 200 | 400 | 422): Promise<Response>;
+}
