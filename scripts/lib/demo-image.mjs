@@ -18,7 +18,19 @@ function findBusybox() {
  */
 export async function assembleDemoImage(dir, { text = "hello from a sandbox" } = {}) {
   mkdirSync(dir, { recursive: true });
-  const applets = ["sh", "httpd", "ls", "cat", "sleep", "ps", "mkdir", "echo", "date", "od", "head"];
+  const applets = [
+    "sh",
+    "httpd",
+    "ls",
+    "cat",
+    "sleep",
+    "ps",
+    "mkdir",
+    "echo",
+    "date",
+    "od",
+    "head",
+  ];
   const file = (path, content, mode = 0o644) => ({ path, type: "file", mode, content });
   const folder = (path) => ({ path, type: "directory", mode: 0o755 });
   const layers = [

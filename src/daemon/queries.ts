@@ -114,6 +114,10 @@ export function createQueries(parts: QueryParts): Queries {
     return info;
   };
 
+  let revision = 0;
+  catalog.subscribe(({ kind }) => {
+    if (kind === "template" || kind === "replica" || kind === "node") revision++;
+  });
   const queries: Queries = {
     nodeId,
     overview: () => overview(queries, nodeId),
@@ -190,6 +194,7 @@ export function createQueries(parts: QueryParts): Queries {
     subscribe: (listener) => hub.subscribe(listener),
     eventsSince: (id) => hub.since(id),
     lastEventId: () => hub.lastId(),
+    resolveRevision: () => revision,
   };
   return queries;
 }

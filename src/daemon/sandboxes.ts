@@ -29,6 +29,8 @@ export interface SandboxParts {
   readonly log: Log;
   readonly nodeId: string;
   readonly dir: string;
+  /** VM processes kept waiting for a template's snapshot, from its first sandbox here on. */
+  readonly poolSize: number;
   readonly onStarted: (milliseconds: number) => void;
 }
 
@@ -45,6 +47,8 @@ export interface Sandboxes {
   /** @throws AppError sandbox_not_found */
   remove(sandboxId: string): Promise<void>;
   usedTemplates(): ReadonlySet<string>;
+  /** Sandboxes whose process has ended by itself become STOPPED. */
+  refresh(): Promise<void>;
   /** At start: adopts what runs, ends what nobody owns, forgets what is gone. */
   recover(): Promise<void>;
 }
@@ -72,6 +76,16 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
     timings: { ...info.timings, ...started.timings },
     ...(started.pid === undefined ? {} : { pid: started.pid }),
   });
+
+  const pooled = new Set<string>();
+  const keepPool = (snapshot: DriverSnapshot, effective: SandboxRequest): void => {
+    if (parts.poolSize === 0 || pooled.has(snapshot.dir)) return;
+    pooled.add(snapshot.dir);
+    driver.warm(snapshot, guestSpecOf(effective), parts.poolSize).catch((error: unknown) => {
+      pooled.delete(snapshot.dir);
+      log.warn("no VM is kept waiting", { template_id: snapshot.templateId, err: error });
+    });
+  };
 
   return {
     list: () => [...known.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)),
@@ -105,6 +119,7 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
         const total = clock.monotonic() - began;
         parts.onStarted(total);
         const info = running(starting, started);
+        keepPool(snapshot, effective);
         return await store({ ...info, timings: { ...info.timings, total_ms: Math.round(total) } });
       } catch (error) {
         await driver.stop(sandboxId);
@@ -118,6 +133,14 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
       }
       await driver.stop(sandboxId);
       await forget(sandboxId);
+    },
+    async refresh() {
+      const alive = new Set((await driver.list()).map((found) => found.sandboxId));
+      for (const info of [...known.values()]) {
+        if (info.status !== "RUNNING" || alive.has(info.sandbox_id)) continue;
+        log.warn("sandbox has ended by itself", { sandbox_id: info.sandbox_id });
+        await store({ ...info, status: "STOPPED" });
+      }
     },
     async recover() {
       const alive = new Map((await driver.list()).map((found) => [found.sandboxId, found]));

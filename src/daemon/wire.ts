@@ -162,6 +162,7 @@ async function openRuntime(parts: DaemonParts, state: State, opened: Closers) {
     log: log.child({ module: "sandboxes" }),
     nodeId: config.node_id,
     dir: state.dirs.sandboxes,
+    poolSize: config.sandbox_pool_size,
     onStarted: (milliseconds) => metrics.sandboxStarted(milliseconds),
   });
   const replicas = new ReplicasWorker({
@@ -287,7 +288,16 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     await builds.stop();
   });
 
-  const ui = createUi({ queries, commands, version, clock, random, log });
+  const closing = new AbortController();
+  const ui = createUi({
+    queries,
+    commands,
+    version,
+    clock,
+    random,
+    log: log.child({ module: "ui" }),
+    signal: closing.signal,
+  });
   const app = createApp({
     queries,
     commands,
@@ -313,7 +323,10 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     clock,
   });
   door.listening = listening;
-  opened.push(() => listening.close(LIMITS.shutdownGraceMs / 2));
+  opened.push(() => {
+    closing.abort();
+    return listening.close(LIMITS.shutdownGraceMs / 2);
+  });
   await publishNode();
   await writeDaemonFile(config.data_dir, {
     url: listening.url,
@@ -330,6 +343,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   };
   const timers = [
     every(clock, 15_000, publishNode),
+    every(clock, 5_000, () => runtime.sandboxes.refresh()),
     every(clock, 30_000, () => {
       builds.reconcile();
       runtime.replicas.reconcile();

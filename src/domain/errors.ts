@@ -124,7 +124,7 @@ export class AppError<C extends ErrorCode = ErrorCode> extends Error {
   /** RFC 9457 problem details. `instance` is the request id. */
   toProblem(instance?: string): Record<string, unknown> {
     return {
-      type: `https://templatecenter.dev/problems/${this.code}`,
+      type: `urn:templatecenter:problem:${this.code}`,
       title: this.row.title,
       status: this.row.status,
       detail: this.message,
@@ -149,11 +149,4 @@ export function errorText(error: unknown): string {
     at = at instanceof Error ? at.cause : undefined;
   }
   return parts.join(": ") || "unknown error";
-}
-
-/**
- * For a `switch` that has handled every case: does not compile otherwise, throws if it is reached.
- */
-export function unreachable(value: never): never {
-  throw new Error(`unreachable: ${JSON.stringify(value)}`);
 }

@@ -81,6 +81,8 @@ export interface Queries {
   eventsSince(id: string): readonly ChangeEvent[] | undefined;
   /** Id of the newest event. */
   lastEventId(): string;
+  /** Rises with every change of a template, a replica or a node: what `resolve` depends on. */
+  resolveRevision(): number;
 }
 
 /** Who asks, for the audit row and the log. */

@@ -16,8 +16,8 @@ export const commandLines = {
   jobs: (): string => line("job", "list"),
   watch: (job: Pick<JobInfo, "template_id">): string => line("tpl", "watch", job.template_id),
   cancelJob: (id: string): string => line("job", "cancel", id),
-  runSandbox: (templateId: string): string => line("sandbox", "run", "--template", templateId),
+  runSandbox: (templateId: string): string => line("sandbox", "run", templateId),
   deleteSandbox: (id: string): string => line("sandbox", "delete", id),
   sandboxes: (): string => line("sandbox", "list"),
-  nodes: (): string => line("cluster", "status"),
+  nodes: (): string => line("node", "list"),
 } as const;

@@ -202,6 +202,8 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
       (one) => one.job_id === id,
       () => new AppError("job_not_found", `job ${id} not found`),
     );
+  // Another one each time it is asked, so that nothing is kept between the steps of a test.
+  let revision = 0;
   return {
     nodeId: "node-a",
     overview: () => ({
@@ -264,6 +266,7 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
       return state.ring.filter((event) => Number(event.id.split(".")[1]) > sequence);
     },
     lastEventId: () => `${state.boot}.${state.sequence}`,
+    resolveRevision: () => ++revision,
   };
 }
 

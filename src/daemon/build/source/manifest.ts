@@ -141,7 +141,7 @@ export function parseManifest(bytes: Uint8Array, contentType: string): Manifest 
 }
 
 /** True for a descriptor that says that it is an index; the document itself decides later. */
-export const isIndexType = (mediaType: string): boolean => INDEX_TYPES.includes(mediaType);
+const isIndexType = (mediaType: string): boolean => INDEX_TYPES.includes(mediaType);
 
 function layerCompression(mediaType: string): LayerDescriptor["compression"] {
   const compression = LAYER_TYPES.get(mediaType);

@@ -43,12 +43,38 @@ const headerOf = (request: Request, bindings: Bindings | undefined, name: string
   return typeof value === "string" ? value : undefined;
 };
 
+/** Answers that are kept, and the longest request that one is kept for. */
+const KEPT_ANSWERS = 1_024;
+const KEPT_REQUEST_CHARACTERS = 4_096;
+
+/**
+ * Resolve is a function of the request's text and of the state: a fleet asks for the same
+ * templates with the same words over and over, so that an answer is kept until a template, replica
+ * or node changes.
+ */
+function createAnswers({ commands, queries }: RouteDeps): (text: string) => string {
+  const kept = new Map<string, string>();
+  let revision = -1;
+  return (text) => {
+    if (queries.resolveRevision() !== revision) {
+      kept.clear();
+      revision = queries.resolveRevision();
+    }
+    const known = kept.get(text);
+    if (known !== undefined) return known;
+    const answer = JSON.stringify(commands.resolve(parseBody(text, SandboxRequestBody)));
+    if (text.length <= KEPT_REQUEST_CHARACTERS && kept.size < KEPT_ANSWERS) kept.set(text, answer);
+    return answer;
+  };
+}
+
 /** Answers requests for which `isResolve` holds, without the machinery that chains middleware. */
 export function createResolve(
   deps: RouteDeps,
   parts: { checkHost: HostCheck; metrics: HttpMetrics },
 ): ResolveHandler {
-  const { clock, commands, log, random } = deps;
+  const { clock, log, random } = deps;
+  const answerTo = createAnswers(deps);
   const bodyOf = (request: Request, header: (name: string) => string | undefined) => {
     checkDeclaredLength(header("content-length"));
     checkJsonType(header("content-type"));
@@ -64,9 +90,8 @@ export function createResolve(
     try {
       parts.checkHost(door, header("host"));
       const text = await bodyOf(request, header);
-      const result = commands.resolve(parseBody(text, SandboxRequestBody));
       const headers = { ...HEADERS, "x-request-id": requestId };
-      answer = new Response(JSON.stringify(result), { headers });
+      answer = new Response(answerTo(text), { headers });
     } catch (error) {
       logFailure(log, error, { request_id: requestId, route: RESOLVE_PATH });
       answer = problem(error, requestId, { "x-request-id": requestId });

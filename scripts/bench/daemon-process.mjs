@@ -1,0 +1,82 @@
+// A daemon of dist/ in a temporary folder, for the benches.
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+
+export const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+export const cacheDir = join(cache, "templatecenter");
+const guestDir = process.env.TEMPLATECENTER_GUEST_DIR ?? join(cacheDir, "guest");
+
+/** Starts a daemon and resolves when /readyz says so, with the milliseconds from spawn to then. */
+export async function startDaemon(extra = []) {
+  const dir = mkdtempSync(join(tmpdir(), "templatecenter-bench-"));
+  const dataDir = join(dir, "data");
+  const args = [join(root, "dist/daemon/main.js"), "daemon", "--data-dir", dataDir];
+  args.push("--listen", "127.0.0.1:0", "--log-level", "warn", "--guest-dir", guestDir, ...extra);
+  const began = performance.now();
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "inherit"] });
+  let url;
+  for (;;) {
+    if (child.exitCode !== null) throw new Error(`the daemon ended with ${child.exitCode}`);
+    try {
+      url ??= JSON.parse(readFileSync(join(dataDir, "daemon.json"), "utf8")).url;
+      if ((await fetch(`${url}/readyz`)).ok) break;
+    } catch {
+      // Not written, or not listening yet.
+    }
+    await sleep(2);
+  }
+  const readyMs = performance.now() - began;
+  const call = async (method, path, body) => {
+    const answer = await fetch(`${url}${path}`, {
+      method,
+      ...(body === undefined
+        ? {}
+        : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
+    });
+    const text = await answer.text();
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
+    return text === "" ? undefined : JSON.parse(text);
+  };
+  return {
+    url,
+    pid: child.pid,
+    readyMs,
+    dataDir,
+    call,
+    /** Waits for a job's end; throws its error. */
+    async finish(job) {
+      for (;;) {
+        const now = await call("GET", `/v1/jobs/${job.job_id}`);
+        if (now.status === "READY") return now;
+        if (now.status === "FAILED") throw new Error(now.error_message);
+        await sleep(20);
+      }
+    },
+    async stop() {
+      const ended = new Promise((resolve) => child.once("exit", resolve));
+      child.kill("SIGTERM");
+      await ended;
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** The demo's template on a daemon; answers the template once READY. */
+export async function makeDemoTemplate(daemon, reference) {
+  const job = await daemon.call("POST", "/v1/templates/from-image", {
+    source_image_ref: reference,
+    writable_layer_size: "1Gi",
+    exposed_ports: [8080],
+    container_overrides: {
+      resources: { cpu: "1000m", mem: "256Mi" },
+      probe: { port: 8080, path: "/health" },
+    },
+  });
+  await daemon.finish(job);
+  return daemon.call("GET", `/v1/templates/${job.template_id}`);
+}
