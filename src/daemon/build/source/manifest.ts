@@ -140,8 +140,6 @@ export function parseManifest(bytes: Uint8Array, contentType: string): Manifest 
   return { kind: "manifest", ...manifest };
 }
 
-/** True for a descriptor that says that it is an index; the document itself decides later. */
-const isIndexType = (mediaType: string): boolean => INDEX_TYPES.includes(mediaType);
 
 function layerCompression(mediaType: string): LayerDescriptor["compression"] {
   const compression = LAYER_TYPES.get(mediaType);
