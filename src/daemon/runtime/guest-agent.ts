@@ -59,8 +59,8 @@ export function agentVersion(): string {
 }
 
 /**
- * What the agent reads: a `struct timespec`, then a `struct rand_pool_info` (bits of entropy, bytes,
- * data), little-endian.
+ * What the agent reads: a `struct timespec`, then a `struct rand_pool_info` (bits of entropy,
+ * bytes, data), little-endian.
  * @param epochMs the time it is when the guest runs on
  */
 export function restoreMessage(epochMs: number, entropy: Uint8Array): Buffer {

@@ -15,7 +15,6 @@ export function readConsole(stream: Duplex, onLine: (line: string) => void): Gue
   const tail: string[] = [];
   let partial = "";
   const say = (text: string) => {
-    // eslint-disable-next-line no-control-regex
     const line = text.replace(/\u001b\[[0-9;?]*[A-Za-z]|[\u0000-\u0008\u000b-\u001f\u007f]/g, "");
     if (line.trim() === "") return;
     tail.push(line);

@@ -52,7 +52,7 @@ export interface QemuParts {
   readonly log: Log;
 }
 
-/** Below the sandboxes' folder, so that a waiting machine's folder becomes a sandbox's by rename. */
+/** Below the sandboxes' folder: a waiting machine's folder becomes a sandbox's by rename. */
 const POOL_FOLDER = ".waiting";
 /** A QEMU that does not answer this long does not count as running. */
 const ADOPT_TIMEOUT_MS = 2_000;

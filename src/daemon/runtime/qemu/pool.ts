@@ -53,15 +53,16 @@ export class Pool {
   /** A process that waits for that snapshot, or undefined when there is none alive. */
   async take(snapshot: DriverSnapshot, guest: GuestSpec): Promise<Waiting | undefined> {
     const shelf = this.#shelves.get(shelfKey(snapshot, guest));
-    for (let next = shelf?.waiting.shift(); next !== undefined; next = shelf?.waiting.shift()) {
-      const found = await next;
+    while (shelf !== undefined && shelf.waiting.length > 0) {
+      const next = shelf.waiting.splice(0, 1);
+      const [found] = await Promise.all(next);
       if (found?.machine.process.alive() === true) return found;
-      await this.#end(next);
+      await Promise.all(next.map((one) => this.#end(one)));
     }
     return undefined;
   }
 
-  /** Starts what `take` took away; call it when the restore is done, so that they do not compete. */
+  /** Starts what `take` took away. Call it when the restore is done: they would compete. */
   replenish(snapshot: DriverSnapshot, guest: GuestSpec): void {
     const shelf = this.#shelves.get(shelfKey(snapshot, guest));
     if (shelf !== undefined) this.#refill(shelf);
@@ -93,7 +94,7 @@ export class Pool {
         .catch((error: unknown) => {
           this.#log.warn("no VM could be kept waiting", { err: error });
           const at = shelf.waiting.indexOf(starting);
-          if (at >= 0) shelf.waiting.splice(at, 1);
+          if (at >= 0) void shelf.waiting.splice(at, 1);
           return undefined;
         });
       shelf.waiting.push(starting);

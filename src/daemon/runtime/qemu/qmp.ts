@@ -14,8 +14,8 @@ export interface QmpEvent {
 }
 
 interface Waiting {
-  resolve(value: unknown): void;
-  reject(error: unknown): void;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
 }
 
 const COMMAND_TIMEOUT_MS = 10_000;
@@ -124,10 +124,11 @@ export class Qmp {
         },
         reject: (error) => {
           clean();
-          reject(error as Error);
+          reject(error);
         },
       };
-      const onAbort = (event: Event) => settle.reject((event.target as AbortSignal).reason);
+      const onAbort = (event: Event) =>
+        settle.reject((event.target as AbortSignal).reason as Error);
       for (const one of signals) one.addEventListener("abort", onAbort);
       const timer = this.#clock.after(timeoutMs, () =>
         settle.reject(failed(`${what} within ${timeoutMs} ms`)),

@@ -142,7 +142,7 @@ function hearFresh(parts: RestoreParts, machine: Machine): Promise<boolean> {
   return fresh;
 }
 
-/* ---- what is on disk beside a running sandbox --------------------------------------------------- */
+/* ---- what is on disk beside a running sandbox ------------------------------------------- */
 
 const recordSchema = z.object({
   format: z.literal(1),
