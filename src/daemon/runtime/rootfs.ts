@@ -2,15 +2,18 @@
  * The driver without VMs: a replica is ready when the verified root filesystem is in place. For
  * hosts without hypervisor, and for large simulated clusters.
  */
-import { mkdir, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { z } from "zod";
 import {
   AppError,
+  type Clock,
   type DriverSandbox,
   type DriverSnapshot,
   type RuntimeDriver,
 } from "../../domain/index.ts";
 
+/** Constants, so that compat finds replicas of this driver equal on every host. */
 const VERSIONS = {
   guest_image_version: "rootfs",
   agent_version: "none",
@@ -18,18 +21,49 @@ const VERSIONS = {
   extra: {},
 } as const;
 
-export function createRootfsDriver(options: { sandboxesDir: string }): RuntimeDriver {
-  const recordPath = (sandboxId: string) => join(options.sandboxesDir, sandboxId, "sandbox.json");
-  const present = (path: string) =>
-    stat(path).then(
-      (found) => found.size,
-      () => -1,
-    );
+const SNAPSHOT = "snapshot.json";
+const SANDBOX = "sandbox.json";
+
+const snapshotSchema = z.object({ rootfs_path: z.string(), rootfs_bytes: z.number() });
+const sandboxSchema = z.object({
+  sandboxId: z.string(),
+  templateId: z.string(),
+  ports: z.object({}),
+  timings: z.record(z.string(), z.number()),
+});
+
+/** Whole or not at all: a crash leaves no half of a record. */
+async function writeRecord(path: string, record: unknown): Promise<void> {
+  await writeFile(`${path}.new`, `${JSON.stringify(record)}\n`, { mode: 0o640, flush: true });
+  await rename(`${path}.new`, path);
+}
+
+/** The record, or undefined when there is none that reads. */
+async function readRecord<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
+  try {
+    return schema.parse(JSON.parse(await readFile(path, "utf8")));
+  } catch {
+    return undefined;
+  }
+}
+
+/** -1 when the file is not there. */
+const sizeOf = (path: string): Promise<number> =>
+  stat(path).then(
+    ({ size }) => size,
+    () => -1,
+  );
+
+const namesIn = async (dir: string): Promise<string[]> =>
+  (await readdir(dir).catch(() => [])).sort();
+
+export function createRootfsDriver(options: { sandboxesDir: string; clock: Clock }): RuntimeDriver {
+  const { sandboxesDir, clock } = options;
   const list = async (): Promise<DriverSandbox[]> => {
     const found: DriverSandbox[] = [];
-    for (const name of (await readdir(options.sandboxesDir).catch(() => [])).sort()) {
-      const text = await readFile(recordPath(name), "utf8").catch(() => undefined);
-      if (text !== undefined) found.push(JSON.parse(text) as DriverSandbox);
+    for (const name of await namesIn(sandboxesDir)) {
+      const record = await readRecord(join(sandboxesDir, name, SANDBOX), sandboxSchema);
+      if (record?.sandboxId === name) found.push(record);
     }
     return found;
   };
@@ -37,55 +71,67 @@ export function createRootfsDriver(options: { sandboxesDir: string }): RuntimeDr
     name: "rootfs",
     probe: () => Promise.resolve({ available: true, detail: "no VM: root filesystems only" }),
     versions: () => Promise.resolve(VERSIONS),
-    async makeSnapshot({ templateId, rootfsPath, dir }, { onStep } = {}) {
-      const bytes = await present(rootfsPath);
-      if (bytes <= 0) {
-        throw new AppError("snapshot_failed", `the root filesystem ${rootfsPath} is not there`);
-      }
-      onStep?.("the root filesystem is in place; this driver boots nothing");
-      await mkdir(dir, { recursive: true, mode: 0o750 });
-      const snapshot: DriverSnapshot = {
-        templateId,
-        driver: "rootfs",
-        dir,
-        versions: VERSIONS,
-        bytes: 0,
-        timings: {},
-      };
-      await writeFile(
-        join(dir, "snapshot.json"),
-        JSON.stringify({ ...snapshot, rootfsPath, bytes }),
-      );
-      return snapshot;
-    },
+    makeSnapshot,
     removeSnapshot: ({ dir }) => rm(dir, { recursive: true, force: true }),
     async hasSnapshot({ dir }) {
-      const text = await readFile(join(dir, "snapshot.json"), "utf8").catch(() => undefined);
-      if (text === undefined) return false;
-      const { rootfsPath, bytes } = JSON.parse(text) as { rootfsPath: string; bytes: number };
-      return (await present(rootfsPath)) === bytes;
+      const record = await readRecord(join(dir, SNAPSHOT), snapshotSchema);
+      return record !== undefined && (await sizeOf(record.rootfs_path)) === record.rootfs_bytes;
     },
     async restore({ sandboxId, snapshot, dir }) {
+      const began = clock.monotonic();
       await mkdir(dir, { mode: 0o750 }).catch((cause: unknown) => {
-        throw new AppError("sandbox_already_exists", `sandbox ${sandboxId} already exists`, {
-          cause,
-        });
+        const there = (cause as NodeJS.ErrnoException).code === "EEXIST";
+        throw there
+          ? new AppError("sandbox_already_exists", `sandbox ${sandboxId} already exists`, { cause })
+          : new AppError("restore_failed", `sandbox ${sandboxId} got no folder`, { cause });
       });
-      const sandbox: DriverSandbox = {
-        sandboxId,
-        templateId: snapshot.templateId,
-        ports: {},
-        timings: {},
-      };
-      await writeFile(recordPath(sandboxId), JSON.stringify(sandbox));
+      const timings = { running_ms: Math.round((clock.monotonic() - began) * 10) / 10 };
+      const { templateId } = snapshot;
+      const sandbox: DriverSandbox = { sandboxId, templateId, ports: {}, timings };
+      await writeRecord(join(dir, SANDBOX), sandbox);
       return sandbox;
     },
-    stop: (sandboxId) =>
-      rm(join(options.sandboxesDir, sandboxId), { recursive: true, force: true }),
+    async stop(sandboxId) {
+      const dir = join(sandboxesDir, sandboxId);
+      if (dirname(dir) === sandboxesDir) await rm(dir, { recursive: true, force: true });
+    },
     list,
-    reap: () => Promise.resolve([]),
+    async reap() {
+      const kept = new Set((await list()).map(({ sandboxId }) => sandboxId));
+      for (const name of await namesIn(sandboxesDir)) {
+        if (!kept.has(name)) await rm(join(sandboxesDir, name), { recursive: true, force: true });
+      }
+      return [];
+    },
     usage: async () => ({ sandboxes: (await list()).length, processes: 0, memoryBytes: 0 }),
     warm: () => Promise.resolve(),
-    close: () => Promise.resolve(),
+    async close({ keepSandboxes }) {
+      if (keepSandboxes) return;
+      for (const { sandboxId } of await list()) {
+        await rm(join(sandboxesDir, sandboxId), { recursive: true, force: true });
+      }
+    },
   };
 }
+
+const makeSnapshot: RuntimeDriver["makeSnapshot"] = async (
+  { templateId, rootfsPath, dir },
+  { signal, onStep } = {},
+) => {
+  signal?.throwIfAborted();
+  const bytes = await sizeOf(rootfsPath);
+  if (bytes <= 0) throw new AppError("snapshot_failed", "the root filesystem is not there");
+  onStep?.("the root filesystem is in place; this driver boots nothing");
+  await mkdir(dir, { recursive: true, mode: 0o750 });
+  const record = { rootfs_path: rootfsPath, rootfs_bytes: bytes };
+  await writeRecord(join(dir, SNAPSHOT), record);
+  const snapshot: DriverSnapshot = {
+    templateId,
+    driver: "rootfs",
+    dir,
+    versions: VERSIONS,
+    bytes: 0,
+    timings: {},
+  };
+  return snapshot;
+};
