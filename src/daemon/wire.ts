@@ -217,14 +217,14 @@ async function createBuilds(parts: DaemonParts, state: State) {
 }
 
 /** Work that nothing else triggers: a slow timer per activity, ended with the daemon. */
-function every(clock: Clock, milliseconds: number, work: () => unknown) {
+function every({ clock, log }: DaemonParts, milliseconds: number, work: () => unknown) {
   let stopped = false;
   let timer: { cancel(): void };
   const next = () => {
     timer = clock.after(milliseconds, () => {
       void Promise.resolve()
         .then(work)
-        .catch(() => undefined)
+        .catch((error: unknown) => log.warn("a periodic activity failed", { err: error }))
         .finally(() => {
           if (!stopped) next();
         });
@@ -235,6 +235,55 @@ function every(clock: Clock, milliseconds: number, work: () => unknown) {
     stopped = true;
     timer.cancel();
   };
+}
+
+/** The page and the API on their listeners; streams end before connections do. */
+async function openDoor(
+  parts: DaemonParts,
+  core: { catalog: Catalog; queries: Queries; commands: Commands },
+  opened: Closers,
+): Promise<Listening> {
+  const { config, log, clock, random, health, metrics, version } = parts;
+  const { catalog, queries, commands } = core;
+  const closing = new AbortController();
+  const ui = createUi({
+    queries,
+    commands,
+    version,
+    clock,
+    random,
+    log: log.child({ module: "ui" }),
+    signal: closing.signal,
+  });
+  const app = createApp({
+    queries,
+    commands,
+    idempotency: createIdempotencyStore(catalog, clock),
+    audit: createAudit(catalog.table("audit"), clock),
+    health,
+    metrics: metrics.registry,
+    ui,
+    auth: { tokens: await readTokens(config) },
+    log: log.child({ module: "http" }),
+    clock,
+    random,
+    version,
+    allowedHosts: config.allowed_hosts,
+  });
+  const { host, port } = config.listen;
+  const listening = await listen({
+    app,
+    host,
+    port,
+    socketPath: join(config.data_dir, "templatecenter.sock"),
+    log,
+    clock,
+  });
+  opened.push(() => {
+    closing.abort();
+    return listening.close(LIMITS.shutdownGraceMs / 2);
+  });
+  return listening;
 }
 
 async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
@@ -288,45 +337,8 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     await builds.stop();
   });
 
-  const closing = new AbortController();
-  const ui = createUi({
-    queries,
-    commands,
-    version,
-    clock,
-    random,
-    log: log.child({ module: "ui" }),
-    signal: closing.signal,
-  });
-  const app = createApp({
-    queries,
-    commands,
-    idempotency: createIdempotencyStore(catalog, clock),
-    audit: createAudit(catalog.table("audit"), clock),
-    health,
-    metrics: metrics.registry,
-    ui,
-    auth: { tokens: await readTokens(config) },
-    log: log.child({ module: "http" }),
-    clock,
-    random,
-    version,
-    allowedHosts: config.allowed_hosts,
-  });
-  const { host, port } = config.listen;
-  const listening = await listen({
-    app,
-    host,
-    port,
-    socketPath: join(config.data_dir, "templatecenter.sock"),
-    log,
-    clock,
-  });
+  const listening = await openDoor(parts, { catalog, queries, commands }, opened);
   door.listening = listening;
-  opened.push(() => {
-    closing.abort();
-    return listening.close(LIMITS.shutdownGraceMs / 2);
-  });
   await publishNode();
   await writeDaemonFile(config.data_dir, {
     url: listening.url,
@@ -342,13 +354,13 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     return `${templates} templates, ${active} at work, ${runtime.sandboxes.list().length} sandboxes`;
   };
   const timers = [
-    every(clock, 15_000, publishNode),
-    every(clock, 5_000, () => runtime.sandboxes.refresh()),
-    every(clock, 30_000, () => {
+    every(parts, 15_000, publishNode),
+    every(parts, 5_000, () => runtime.sandboxes.refresh()),
+    every(parts, 30_000, () => {
       builds.reconcile();
       runtime.replicas.reconcile();
     }),
-    every(clock, 60_000, () => trimJobs(records, state.jobLog)),
+    every(parts, 60_000, () => trimJobs(records, state.jobLog)),
   ];
   opened.push(async () => timers.forEach((stop) => stop()));
   return {
