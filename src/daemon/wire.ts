@@ -6,6 +6,7 @@ import { mkdir, readdir, rm, writeFile, rename } from "node:fs/promises";
 import { cpus, networkInterfaces, totalmem } from "node:os";
 import { join } from "node:path";
 import {
+  AppError,
   LIMITS,
   type Catalog,
   type Clock,
@@ -81,7 +82,11 @@ type Directories = Readonly<Record<(typeof DIRECTORIES)[number], string>>;
 async function makeDirectories(dataDir: string): Promise<Directories> {
   const made = DIRECTORIES.map(async (name) => {
     const path = join(dataDir, name);
-    await mkdir(path, { recursive: true, mode: 0o750 });
+    await mkdir(path, { recursive: true, mode: 0o750 }).catch((cause: unknown) => {
+      throw new AppError("config_invalid", `data_dir = ${dataDir}: ${path} cannot be made`, {
+        cause,
+      });
+    });
     return [name, path] as const;
   });
   return Object.fromEntries(await Promise.all(made)) as Directories;
