@@ -26,6 +26,7 @@ import {
   withQemuLog,
   type Machine,
 } from "./machine.ts";
+import { awaitQuiet } from "./quiet.ts";
 import { publishSnapshot } from "./snapshot.ts";
 import type { Chosen } from "./trial.ts";
 import type { Spawned } from "./vm-process.ts";
@@ -82,6 +83,8 @@ export async function bootTemplate(boot: TemplateBoot): Promise<DriverSnapshot> 
     }
     const ready = boot.clock.monotonic();
     boot.onStep(`ready ${Math.round(ready - began)} ms after the boot; taking the snapshot`);
+    await awaitQuiet(machine.process.id.pid, boot.clock, following.signal);
+    const quiet = boot.clock.monotonic();
     await saveState(machine, following.signal);
     const saved = boot.clock.monotonic();
     following.stop();
@@ -97,7 +100,8 @@ export async function bootTemplate(boot: TemplateBoot): Promise<DriverSnapshot> 
     const timings = {
       command_started_ms: Math.round(started - began),
       first_answer_ms: Math.round(ready - began),
-      snapshot_ms: Math.round(saved - ready),
+      settle_ms: Math.round(quiet - ready),
+      snapshot_ms: Math.round(saved - quiet),
       flush_ms: Math.round(flushed - saved),
     };
     const { templateId, versions } = boot;

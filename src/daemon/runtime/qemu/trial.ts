@@ -11,7 +11,13 @@ import { z } from "zod";
 import type { Clock, Log } from "../../../domain/index.ts";
 import type { GuestAssets } from "../guest-assets.ts";
 import { TRIAL_MARK } from "../guest-init.ts";
-import { VM_FDS, kernelCommandLine, machineArguments, type Accelerator } from "./command.ts";
+import {
+  VM_FDS,
+  VM_FILES,
+  kernelCommandLine,
+  machineArguments,
+  type Accelerator,
+} from "./command.ts";
 import { readConsole } from "./console.ts";
 import { endProcess, spawnVm } from "./vm-process.ts";
 
@@ -75,11 +81,13 @@ async function tryHost(parts: TrialParts, signal: AbortSignal): Promise<Chosen> 
   );
   let why = "/dev/kvm cannot be opened";
   if (usable) {
-    const heard = await boot(parts, "kvm", [TRIAL_MARK], signal);
+    const { heard, ended, log } = await boot(parts, "kvm", [TRIAL_MARK], signal);
     if (heard !== undefined) {
       return { accelerator: "kvm", tscKhz: undefined, detail: "kvm: a trial guest booted with it" };
     }
-    why = `/dev/kvm did not boot a trial guest in ${TRIAL_MS / 1_000} s`;
+    why = ended
+      ? `QEMU ended in a trial boot with /dev/kvm${log === "" ? "" : ` (${log})`}`
+      : `/dev/kvm did not boot a trial guest in ${TRIAL_MS / 1_000} s`;
   }
   const tscKhz = await measureTsc(parts, signal);
   return { accelerator: "tcg", tscKhz, detail: `tcg: ${why}` };
@@ -87,7 +95,7 @@ async function tryHost(parts: TrialParts, signal: AbortSignal): Promise<Chosen> 
 
 async function measureTsc(parts: TrialParts, signal: AbortSignal): Promise<number | undefined> {
   for (let attempt = 0; attempt < MEASUREMENTS; attempt++) {
-    const heard = await boot(parts, "tcg", [MEASURED, NOT_MEASURED], signal);
+    const { heard } = await boot(parts, "tcg", [MEASURED, NOT_MEASURED], signal);
     const megahertz = Number(MEASURED.exec(heard ?? "")?.[1]);
     if (megahertz > 0) return Math.round(megahertz * 1_000);
   }
@@ -98,13 +106,22 @@ async function measureTsc(parts: TrialParts, signal: AbortSignal): Promise<numbe
   return megahertz > 0 ? Math.round(megahertz * 1_000) : undefined;
 }
 
-/** Boots kernel and initial root without disk; answers the first console line that matches. */
+interface TrialBoot {
+  /** The first console line that matched. */
+  readonly heard: string | undefined;
+  /** QEMU ended by itself. */
+  readonly ended: boolean;
+  /** The first line QEMU complained with, or blank. */
+  readonly log: string;
+}
+
+/** Boots kernel and initial root without disk, until the console says what is wanted. */
 async function boot(
   parts: TrialParts,
   accelerator: Accelerator,
   wanted: readonly (string | RegExp)[],
   signal: AbortSignal,
-): Promise<string | undefined> {
+): Promise<TrialBoot> {
   const { program, assets, clock } = parts;
   await mkdir(join(parts.stateDir, "work"), { recursive: true });
   const dir = await mkdtemp(join(parts.stateDir, "work/trial-"));
@@ -112,7 +129,7 @@ async function boot(
   const args = [
     ...["-name", "guest=templatecenter-trial", ...machineArguments(accelerator), "-m", "128M"],
     ...["-kernel", assets.kernel, "-initrd", assets.initramfs],
-    ...["-append", kernelCommandLine(undefined, ...more)],
+    ...["-append", kernelCommandLine(accelerator, undefined, ...more)],
     ...["-chardev", `socket,id=console,fd=${VM_FDS.console}`, "-serial", "chardev:console"],
   ];
   let heard: string | undefined;
@@ -129,10 +146,12 @@ async function boot(
     while (heard === undefined && vm.alive() && clock.monotonic() < until && !signal.aborted) {
       await clock.sleep(20);
     }
+    const ended = !vm.alive();
     await endProcess(vm.id, clock);
     for (const channel of [vm.console, vm.qmp, vm.agent]) channel.destroy();
     signal.throwIfAborted();
-    return heard;
+    const [log = ""] = (await readFile(join(dir, VM_FILES.log), "utf8")).split("\n");
+    return { heard, ended, log: log.trim().slice(0, 200) };
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
