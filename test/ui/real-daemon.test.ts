@@ -1,0 +1,102 @@
+/** The page of the real daemon in a real browser: a template is asked for, made, run and deleted. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium, type Browser, type Page } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { assembleDemoImage } from "../../scripts/lib/demo-image.mjs";
+import { CHROMIUM, watchPage } from "../support/chromium.ts";
+import { TestDaemon } from "../support/daemon.ts";
+
+let browser: Browser;
+let page: Page;
+let daemon: TestDaemon;
+let work: string;
+let image: string;
+let problems: string[];
+
+beforeAll(async () => {
+  work = await mkdtemp(join(tmpdir(), "tc-page-"));
+  image = (await assembleDemoImage(join(work, "image"))).reference;
+  daemon = await TestDaemon.make("qemu");
+  await daemon.start();
+  browser = await chromium.launch(CHROMIUM);
+  page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+  problems = watchPage(page);
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await daemon?.remove();
+  await rm(work, { recursive: true, force: true });
+});
+
+test("an empty daemon says what to do first", async () => {
+  await page.goto(daemon.url);
+  expect(new URL(page.url()).pathname).toMatch(/^\/ui\/?$/);
+  await page.getByRole("heading", { level: 1, name: "Overview" }).waitFor();
+  expect(await page.getByRole("link", { name: "New template" }).count()).toBeGreaterThan(0);
+});
+
+test("a template asked for on the page becomes READY before the reader's eyes", async () => {
+  await page.goto(`${daemon.url}/ui/templates/new`);
+  await page.evaluate(
+    "document.querySelectorAll('details').forEach((one) => { one.open = true; })",
+  );
+  await page.locator('[name="source_image_ref"]').fill(image);
+  await page.locator('[name="display_name"]').fill("from-the-page");
+  await page.locator('[name="writable_layer_size"]').fill("1Gi");
+  for (const [name, value] of [
+    ["mem", "128Mi"],
+    ["exposed_ports", "8080"],
+    ["probe_port", "8080"],
+    ["probe_path", "/health"],
+  ] as const) {
+    const field = page.locator(`[name="${name}"]`);
+    await field.fill(value);
+  }
+  await page.locator('main form button[type="submit"]').first().click();
+  await page.waitForURL(/\/ui\/(jobs|templates)\/(?!new)/);
+  // No reload: the stream brings the end of the job, and what can be done then.
+  await page
+    .getByText(/Run a sandbox/)
+    .first()
+    .waitFor({ timeout: 60_000 });
+  await expect
+    .poll(async () => (await daemon.ask("GET", "/v1/templates/from-the-page")).body["status"], {
+      timeout: 60_000,
+    })
+    .toBe("READY");
+  await page.goto(`${daemon.url}/ui/templates/from-the-page`);
+  const text = await page.locator("main").innerText();
+  for (const phase of ["Pulling", "Unpacking", "Building ext4", "Snapshotting", "Registering"]) {
+    expect(text).toContain(phase);
+  }
+  expect(text).toContain("phase SNAPSHOTTING");
+}, 120_000);
+
+test("nodes and jobs show this host and the job that has ended", async () => {
+  await page.goto(`${daemon.url}/ui/nodes`);
+  await page.locator("main", { hasText: "qemu" }).waitFor();
+  await page.goto(`${daemon.url}/ui/jobs`);
+  await page
+    .locator("main", { hasText: "CREATE" })
+    .or(page.locator("main", { hasText: "Create" }))
+    .first()
+    .waitFor();
+});
+
+test("a sandbox that runs is shown on the node's page, and keeps its template from deletion", async () => {
+  const { body } = await daemon.ask("POST", "/v1/sandboxes", { template_id: "from-the-page" });
+  const id = String(body["sandbox_id"]);
+  const node = await daemon.ask("GET", "/v1/nodes/self");
+  await page.goto(`${daemon.url}/ui/nodes/${String(node.body["node_id"])}`);
+  await page.getByText(id).first().waitFor();
+  const refused = await daemon.ask("DELETE", "/v1/templates/from-the-page");
+  expect(refused).toMatchObject({ status: 409, body: { code: "template_in_use" } });
+  await daemon.ask("DELETE", `/v1/sandboxes/${id}`);
+});
+
+test("the browser has complained of nothing", () => {
+  expect(problems).toEqual([]);
+});
