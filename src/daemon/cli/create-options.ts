@@ -1,4 +1,5 @@
 /** The flags of `tpl create-from-image`, named as the predecessor's, and the request of them. */
+import { resolve } from "node:path";
 import { readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { InvalidArgumentError, type Command } from "commander";
@@ -104,7 +105,7 @@ export async function createRequest(
   };
   const hasNetwork = Object.values(network).some((value) => value !== undefined);
   return {
-    source_image_ref: flags.image,
+    source_image_ref: absoluteReference(flags.image),
     writable_layer_size: flags.writableLayerSize,
     display_name: flags.name,
     labels: flags.label === undefined ? undefined : Object.fromEntries(flags.label.map(split)),
@@ -172,4 +173,15 @@ async function readPassword(file: string): Promise<string> {
   } catch (cause) {
     throw new AppError("invalid_request", `cannot read the password file ${file}`, { cause });
   }
+}
+
+const LOCAL = /^(oci|oci-archive|docker-archive):(.+)$/;
+
+/** Local images are named as the caller's folder has them; the daemon runs in another one. */
+function absoluteReference(image: string): string {
+  const [, kind, rest] = LOCAL.exec(image.trim()) ?? [];
+  if (kind === undefined || rest === undefined) return image;
+  const at = rest.indexOf(":");
+  const path = at < 0 ? rest : rest.slice(0, at);
+  return `${kind}:${resolve(path)}${at < 0 ? "" : rest.slice(at)}`;
 }
