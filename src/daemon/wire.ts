@@ -40,6 +40,7 @@ import type { Metrics } from "./metrics.ts";
 import { createQueries } from "./queries.ts";
 import { createFacts, createRecords } from "./records.ts";
 import { readTokens, sourceOptions } from "./secrets.ts";
+import { endProcess, findVms } from "./runtime/qemu/vm-process.ts";
 import { createDriver } from "./runtime/select.ts";
 import { createSandboxes } from "./sandboxes.ts";
 import { BuildsWorker } from "./workers/builds.ts";
@@ -92,8 +93,12 @@ async function makeDirectories(dataDir: string): Promise<Directories> {
   return Object.fromEntries(await Promise.all(made)) as Directories;
 }
 
-/** What a dead daemon left in its scratch folder; only after the catalog's lock is ours. */
-async function emptyWork(dir: string): Promise<void> {
+/**
+ * What a dead daemon left in its scratch folder; only after the catalog's lock is ours. A guest
+ * that was on trial there is ended first: later the driver could not tell it from its own trial.
+ */
+async function emptyWork(dir: string, clock: Clock): Promise<void> {
+  for (const { id } of await findVms([dir])) await endProcess(id, clock);
   for (const name of await readdir(dir))
     await rm(join(dir, name), { recursive: true, force: true });
 }
@@ -131,7 +136,7 @@ async function openState(parts: DaemonParts, opened: Closers) {
   const dirs = await makeDirectories(config.data_dir);
   const catalog = await openCatalog({ dir: dirs.catalog, log, clock });
   opened.push(() => catalog.close());
-  await emptyWork(dirs.work);
+  await emptyWork(dirs.work, clock);
   const store = await openArtifactStore({ dir: dirs.artifacts, workDir: dirs.work, log });
   const hub = createEventHub(clock, random);
   const unsubscribe = publishEntries(catalog, hub);

@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { assembleDemoImage } from "../../scripts/lib/demo-image.mjs";
 import { assembleOciLayout } from "../../scripts/lib/oci-layout.mjs";
 import { TestDaemon, frames, waitFor, type Job, type Row } from "../support/daemon.ts";
@@ -151,14 +151,14 @@ describe("kill -9 of a daemon with guests", () => {
   let image: string;
   let daemon: TestDaemon;
 
-  beforeAll(async () => {
+  beforeEach(async () => {
     dir = await mkdtemp(join(tmpdir(), "tc-crash-"));
     image = (await assembleDemoImage(dir)).reference;
     daemon = await TestDaemon.make("qemu");
     await daemon.start();
   });
 
-  afterAll(async () => {
+  afterEach(async () => {
     await daemon.remove();
     await rm(dir, { recursive: true, force: true });
   });
@@ -171,6 +171,23 @@ describe("kill -9 of a daemon with guests", () => {
       resources: { cpu: "1000m", mem: "128Mi" },
       probe: { port: 8080, path: "/health" },
     },
+  });
+
+  it("leaves no guest of a trial boot at ten moments of it", { timeout: 60_000 }, async () => {
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      await sleep(1 + random() * 300);
+      await daemon.kill();
+      await daemon.start();
+    }
+    await waitFor("the trial to end", () =>
+      stat(join(daemon.dataDir, "qemu-trial.json")).catch(() => undefined),
+    );
+    let left: string[] = [];
+    await waitFor("nothing to be left", async () => {
+      left = await leftovers(daemon);
+      return left.length === 0;
+    }).catch(() => undefined);
+    expect(left).toEqual([]);
   });
 
   it(

@@ -1,5 +1,5 @@
 /** What a daemon must not leave on the disk or in the process table, whatever happened to it. */
-import { readFile, readdir } from "node:fs/promises";
+import { readFile, readdir, readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { verifyImage } from "../../src/daemon/build/ext4/verify.ts";
 import { decodeChunkManifest } from "../../src/domain/index.ts";
@@ -59,7 +59,9 @@ export async function leftovers(daemon: TestDaemon): Promise<string[]> {
   }
   const pids = sandboxes.map((s) => s["pid"]);
   for (const pid of await processesBelow(dataDir)) {
-    if (!pids.includes(pid)) problems.push(`process ${pid} is left over`);
+    if (pids.includes(pid)) continue;
+    const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => "its end");
+    problems.push(`process ${pid} is left over in ${cwd}`);
   }
   return problems;
 }
