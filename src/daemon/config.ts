@@ -3,6 +3,7 @@
  * defaults, one schema for all. An error names the key, the value, where it came from and what was
  * expected.
  */
+import { resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
 import { AppError, LIMITS, isSafeId } from "../domain/index.ts";
@@ -19,7 +20,11 @@ const list = z.union([
       .filter(Boolean),
   ),
 ]);
-const count = (least: number, most: number) => z.coerce.number().int().min(least).max(most);
+/** A number, or its digits as flags and environment have them; a blank is no 0. */
+const count = (least: number, most: number) =>
+  z
+    .union([z.number(), z.string().regex(/^\d+$/).transform(Number)], `must be ${least} to ${most}`)
+    .pipe(z.number().int().min(least).max(most));
 
 export const listenSchema = z.string().transform((text, context) => {
   const match = /^(?:\[([0-9a-fA-F:]+)\]|([^:\s]+)):(\d{1,5})$/.exec(text);
@@ -110,6 +115,14 @@ function editDistance(a: string, b: string): number {
   return row[b.length] as number;
 }
 
+/** `:LINE` of a top-level key, where it can be found without a parser of positions. */
+function lineOf(key: string, text: string): string {
+  const line = text
+    .split("\n")
+    .findIndex((it) => it.replaceAll(/["'\s[\]]/g, "").split("=")[0] === key);
+  return line < 0 ? "" : `:${line + 1}`;
+}
+
 function parseFile(text: string, path: string): Record<string, unknown> {
   try {
     return parse(text);
@@ -131,9 +144,10 @@ export function loadConfig(input: {
 }): LoadedConfig {
   const { file } = input;
   const fromFile = file === undefined ? {} : parseFile(file.text, file.path);
+  const inFile = (key: string) => `${file?.path ?? ""}${lineOf(key, file?.text ?? "")}`;
   const problems = Object.keys(fromFile)
     .filter((key) => !KEYS.includes(key))
-    .map((key) => `${file?.path ?? ""}: unknown key ${key}${suggestion(key)}`);
+    .map((key) => `${inFile(key)}: unknown key ${key}${suggestion(key)}`);
   const values: Record<string, unknown> = {};
   const sources: Record<string, Source> = {};
   for (const key of KEYS) {
@@ -156,7 +170,7 @@ export function loadConfig(input: {
       sources[key] === "environment"
         ? environmentName(key)
         : sources[key] === "file"
-          ? (file?.path ?? "")
+          ? inFile(key)
           : `--${key.replaceAll("_", "-")}`;
     problems.push(`${where}: ${key} = ${JSON.stringify(values[key])}: ${issue.message}`);
   }
@@ -165,7 +179,10 @@ export function loadConfig(input: {
   }
   const [, amount, unit] = DURATION.exec(parsed.data.job_deadline) ?? [];
   const job_deadline_ms = Number(amount) * (UNIT_MS[unit ?? ""] ?? 1);
-  return { config: { ...parsed.data, job_deadline_ms }, sources };
+  // QEMU works in folders of its own, from where a relative path would lead elsewhere.
+  const data_dir = resolve(parsed.data.data_dir);
+  const guest_dir = resolve(parsed.data.guest_dir);
+  return { config: { ...parsed.data, data_dir, guest_dir, job_deadline_ms }, sources };
 }
 
 /** The example file: every key with its default, commented out. */

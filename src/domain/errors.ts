@@ -124,6 +124,8 @@ export class AppError<C extends ErrorCode = ErrorCode> extends Error {
   /** RFC 9457 problem details. `instance` is the request id. */
   toProblem(instance?: string): Record<string, unknown> {
     return {
+      // First, because a detail's name must not hide a member that RFC 9457 defines.
+      ...this.meta,
       type: `urn:templatecenter:problem:${this.code}`,
       title: this.row.title,
       status: this.row.status,
@@ -131,7 +133,6 @@ export class AppError<C extends ErrorCode = ErrorCode> extends Error {
       code: this.code,
       retryable: this.row.retryable,
       ...(instance === undefined ? {} : { instance }),
-      ...this.meta,
     };
   }
 }

@@ -58,7 +58,7 @@ describe("a job that cannot end well", () => {
     expect(job).toMatchObject({ status: "FAILED", error_code: "job_cancelled", progress: 100 });
     await nothingIsLeft();
     const again = await daemon.ask("POST", `/v1/jobs/${job_id}/cancel`);
-    expect(again).toMatchObject({ status: 409, body: { code: "job_not_active" } });
+    expect(again).toMatchObject({ status: 409, body: { code: "job_not_active", status: 409 } });
     slow.bytesPerSecond = Infinity;
   });
 
