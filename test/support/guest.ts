@@ -51,14 +51,16 @@ cat /srv/note
 /** An ext4 image with a static busybox as its only program: /srv is served on port 80. */
 export function makeGuestRootfs(workDir: string): string {
   const tree = join(workDir, "tree");
-  for (const folder of ["bin", "srv/cgi-bin", "tmp"]) {
+  for (const folder of ["bin", "srv/cgi-bin", "tmp", "usr/local/bin"]) {
     mkdirSync(join(tree, folder), { recursive: true });
   }
   copyFileSync("/bin/busybox", join(tree, "bin/busybox"));
   for (const applet of APPLETS) symlinkSync("busybox", join(tree, "bin", applet));
   writeFileSync(join(tree, "srv/note"), "as built\n");
   writeFileSync(join(tree, "srv/cgi-bin/state"), STATE);
-  chmodSync(join(tree, "srv/cgi-bin/state"), 0o755);
+  writeFileSync(join(tree, "usr/local/bin/envd"), "#!/bin/sh\necho started > /srv/envd\n");
+  for (const path of ["srv/cgi-bin/state", "usr/local/bin/envd"])
+    chmodSync(join(tree, path), 0o755);
   const path = join(workDir, "rootfs.ext4");
   execFileSync("mke2fs", ["-q", "-t", "ext4", "-d", tree, path, "32M"]);
   return path;

@@ -109,7 +109,7 @@ describe("a template's one boot", () => {
     "fails with the console's last lines when the probe is not answered",
     async () => {
       const deaf = webGuest({ command: ["/bin/sh", "-c"], args: ["echo deaf; exec sleep 600"] });
-      const probe = { ...deaf.probe!, failureThreshold: 5 };
+      const probe = { ...deaf.probe!, failureThreshold: 60 };
       const boot = driver.makeSnapshot({
         templateId: "deaf",
         rootfsPath,
@@ -118,7 +118,7 @@ describe("a template's one boot", () => {
       });
       await expect(boot).rejects.toMatchObject({
         code: "guest_probe_failed",
-        meta: { bad_answers: 5, console_tail: expect.arrayContaining(["deaf"]) },
+        meta: { bad_answers: 60, console_tail: expect.arrayContaining(["deaf"]) },
       });
       expect(existsSync(templateDir("deaf"))).toBe(false);
       expect(await processes()).toEqual([]);
@@ -175,6 +175,7 @@ describe("a sandbox", () => {
     expect(env).toContain("odd.name=1");
     expect(env).toContain("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     expect(env).toHaveLength(guest.env.length + 2);
+    expect(await ask(sandbox, "/envd")).toBe("started\n");
     expect(await ask(sandbox, "/folder")).toBe("/made/for/it\n");
   });
 

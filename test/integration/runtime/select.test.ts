@@ -10,6 +10,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -64,13 +65,14 @@ describe("guest assets", () => {
   });
 
   test("with a flipped byte are made again, bit for bit, in one rename", async () => {
-    const before = sha256(join(copy, "initramfs.cpio"));
     const bytes = readFileSync(join(copy, "initramfs.cpio"));
     bytes[1_000_000] = (bytes[1_000_000] ?? 0) ^ 1;
     writeFileSync(join(copy, "initramfs.cpio"), bytes);
-    const { installed } = await installGuestAssets({ dir: copy, log: recordingLog() });
-    expect(installed).toBe(true);
-    expect(sha256(join(copy, "initramfs.cpio"))).toBe(before);
+    const repaired = await installGuestAssets({ dir: copy, log: recordingLog() });
+    expect(repaired.installed).toBe(true);
+    expect(sha256(repaired.initramfs)).toBe(repaired.record.files["initramfs.cpio"].sha256);
+    const other = { dir: join(work, "other"), log: recordingLog(), refresh: true };
+    expect((await installGuestAssets(other)).record).toEqual(repaired.record);
     expect(readdirSync(work).filter((name) => name.startsWith(".guest-"))).toEqual([]);
   }, 240_000);
 
@@ -106,10 +108,10 @@ describe("the choice of a driver", () => {
     expect(first.detail()).toContain(String(found.accelerator));
     await first.driver.close({ keepSandboxes: false });
 
-    const began = performance.now();
+    const { mtimeMs } = statSync(join(dir, "qemu-trial.json"));
     const second = await openDriver(dir, { requested: "auto" });
     expect(await second.driver.probe()).toEqual(found);
-    expect(performance.now() - began).toBeLessThan(1_000);
+    expect(statSync(join(dir, "qemu-trial.json")).mtimeMs).toBe(mtimeMs);
     await second.driver.close({ keepSandboxes: false });
 
     const stale = { ...(JSON.parse(remembered) as object), key: "another boot" };
