@@ -17,6 +17,7 @@ const run = (file, args, options = {}) =>
 const DEMO = {
   "qemu-system-x86": "/usr/bin/qemu-system-x86_64",
   e2fsprogs: "/sbin/e2fsck",
+  "busybox-static": "/bin/busybox",
 };
 const TEST = {
   ...DEMO,

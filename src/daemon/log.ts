@@ -17,12 +17,15 @@ const LEVELS: Readonly<Record<string, { priority: number; colour: number }>> = {
 };
 const SECRET = /password|secret|token|authorization|cookie|credential/i;
 
+/** Fields within fields are looked at this deep for secrets; what lies deeper is not printed. */
+const MAX_DEPTH = 4;
+
 /** Secrets and errors in a form that may be printed. */
-export function printable(fields: LogFields): LogFields {
+export function printable(fields: LogFields, depth = 0): LogFields {
   return Object.fromEntries(
     Object.entries(fields).flatMap(([key, value]): [string, unknown][] => {
       if (SECRET.test(key)) return [[key, "[hidden]"]];
-      if (!(value instanceof Error)) return [[key, value]];
+      if (!(value instanceof Error)) return [[key, printableValue(value, depth)]];
       const text: [string, unknown] = [key, errorText(value)];
       if (isAppError(value)) return [text, ["code", value.code]];
       return [text, ["stack", value.stack]];
@@ -30,9 +33,24 @@ export function printable(fields: LogFields): LogFields {
   );
 }
 
+function printableValue(value: unknown, depth: number): unknown {
+  if (typeof value === "bigint") return String(value);
+  if (typeof value !== "object" || value === null || "toJSON" in value) return value;
+  if (depth === MAX_DEPTH) return "[deep]";
+  if (value instanceof Error) return errorText(value);
+  if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`;
+  if (Array.isArray(value)) return value.map((item) => printableValue(item, depth + 1));
+  return printable(value as LogFields, depth + 1);
+}
+
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
+/** A terminal or the journal must not obey what an image or a client has sent. */
+const visible = (text: string): string =>
+  text.replaceAll(CONTROL, (it) => `\\x${it.charCodeAt(0).toString(16).padStart(2, "0")}`);
+
 const pair = ([key, value]: [string, unknown]): string => {
-  const text = typeof value === "string" ? value : JSON.stringify(value);
-  return `${key}=${/[\s"=]/.test(text ?? "") ? JSON.stringify(text) : text}`;
+  const text = (typeof value === "string" ? value : JSON.stringify(value)) ?? "";
+  return `${key}=${/[\s"=]/.test(text) || text === "" ? JSON.stringify(text) : text}`;
 };
 
 /** One line of text from a JSON line of pino. */
@@ -40,7 +58,7 @@ function textLine(line: string, journal: boolean): string {
   const { level, time, msg, ...rest } = JSON.parse(line) as Record<string, unknown>;
   const { priority, colour } = LEVELS[String(level)] ?? { priority: 6, colour: 36 };
   const fields = Object.entries(rest).map(pair).join(" ");
-  const text = `${String(msg)}${fields === "" ? "" : ` ${fields}`}`.replaceAll("\n", "\\n");
+  const text = visible(`${String(msg)}${fields === "" ? "" : ` ${fields}`}`);
   if (journal) return `<${priority}>${text}\n`;
   const clock = String(time).slice(11, 23);
   return `\x1b[90m${clock}\x1b[0m \x1b[${colour}m${String(level).padEnd(5)}\x1b[0m ${text}\n`;

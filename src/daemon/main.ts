@@ -7,6 +7,7 @@ import { registerGuest } from "./cli/guest.ts";
 import { registerImage } from "./cli/image.ts";
 import type { CliIo } from "./cli/io.ts";
 import { runCli } from "./cli/run.ts";
+import { registerUnits } from "./cli/units.ts";
 import { realClock } from "./effects/clock.ts";
 import { realRandom } from "./effects/random.ts";
 
@@ -34,6 +35,7 @@ const code = await runCli(argv, io, {
     registerDaemon(program, io, ports);
     registerImage(program, io, ports);
     registerGuest(program, io);
+    registerUnits(program, io);
   },
 });
 // Output to a pipe is asynchronous: leave when it is out.

@@ -41,12 +41,18 @@ export function createNotifier(
     watch(alive) {
       if (socket === undefined || !(watchdogMs > 0)) return () => undefined;
       let stopped = false;
+      let due = clock.monotonic();
       let timer: { cancel(): void } | undefined;
       const beat = () => {
-        // A timer that fires while the core stands still must not say that all is well.
-        const fed = alive() ? send("WATCHDOG=1") : Promise.resolve();
-        void fed.finally(() => {
-          if (!stopped) timer = clock.after(watchdogMs / 3, beat);
+        // A timer that fires while the core stands still, or long after its time, must not say that
+        // all is well; it is asked again soon, since one slow moment is no hang.
+        const late = clock.monotonic() - due > watchdogMs / 3;
+        const isFed = !late && alive();
+        const pause = isFed ? watchdogMs / 3 : watchdogMs / 12;
+        void (isFed ? send("WATCHDOG=1") : Promise.resolve()).finally(() => {
+          if (stopped) return;
+          due = clock.monotonic() + pause;
+          timer = clock.after(pause, beat);
         });
       };
       beat();

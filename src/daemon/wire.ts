@@ -64,11 +64,16 @@ export interface Daemon {
   readonly listening: Listening;
   /** One line for `systemctl status`. */
   status(): string;
+  /** False when the core has not finished a round of its own for long, whatever timers still do. */
+  alive(): boolean;
   /** Parks work at a step, closes listeners and catalog. Sandboxes go on. */
   stop(): Promise<void>;
 }
 
 type Closers = (() => Promise<void>)[];
+
+/** The core's own heartbeat: the node's fact goes through the catalog's writer. */
+const ROUND_MS = 15_000;
 
 const DIRECTORIES = [
   "catalog",
@@ -363,8 +368,13 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     const templates = [...catalog.list("template")].length;
     return `${templates} templates, ${active} at work, ${runtime.sandboxes.list().length} sandboxes`;
   };
+  let lastRound = clock.monotonic();
+  const round = async () => {
+    // A round that fails has ended as well; one that hangs in the catalog's queue has not.
+    await publishNode().finally(() => (lastRound = clock.monotonic()));
+  };
   const timers = [
-    every(parts, 15_000, publishNode),
+    every(parts, ROUND_MS, round),
     every(parts, 5_000, () => runtime.sandboxes.refresh()),
     every(parts, 30_000, () => {
       builds.reconcile();
@@ -379,6 +389,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     commands,
     listening,
     status,
+    alive: () => clock.monotonic() - lastRound < 4 * ROUND_MS,
     async stop() {
       draining = true;
       health.drain();

@@ -39,7 +39,8 @@ async function readConfig(command: Command, io: CliIo): Promise<LoadedConfig> {
   const options = command.optsWithGlobals<Record<string, string | undefined>>();
   const path = options["config"] ?? DEFAULT_FILE;
   const text = await readFile(path, "utf8").catch((cause: unknown) => {
-    if (options["config"] === undefined) return undefined;
+    const isMissing = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
+    if (options["config"] === undefined && isMissing) return undefined;
     throw new AppError("config_invalid", `the configuration file ${path} cannot be read`, {
       cause,
     });
@@ -160,7 +161,7 @@ function keepManagerInformed(
   notifier: ReturnType<typeof createNotifier>,
   clock: Clock,
 ): () => void {
-  const unwatch = notifier.watch(() => true);
+  const unwatch = notifier.watch(() => daemon.alive());
   let last = "";
   let timer: { cancel(): void };
   const tell = () => {
