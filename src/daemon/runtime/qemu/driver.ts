@@ -124,7 +124,8 @@ export class QemuDriver implements RuntimeDriver {
     const signals = [this.#closing.signal, options.signal].filter((one) => one !== undefined);
     const signal = AbortSignal.any(signals);
     signal.throwIfAborted();
-    const chosen = await this.#chosen;
+    const chosen = await this.#accelerator();
+    signal.throwIfAborted();
     const work = workFolder(input.dir);
     this.#ownDirs.add(work);
     try {
@@ -163,9 +164,17 @@ export class QemuDriver implements RuntimeDriver {
 
   async #restoreParts(): Promise<RestoreParts> {
     const { program, clock, random } = this.#parts;
-    const { accelerator } = await this.#chosen;
+    const { accelerator } = await this.#accelerator();
     const onProcess = (spawned: Spawned) => this.#own(spawned);
     return { program, accelerator, clock, random, onProcess };
+  }
+
+  async #accelerator(): Promise<Chosen> {
+    try {
+      return await this.#chosen;
+    } catch (cause) {
+      throw new AppError("driver_unavailable", "no trial guest could be booted", { cause });
+    }
   }
 
   /** Not a leftover as long as it runs. */
