@@ -21,7 +21,7 @@ export default {
       name: "across-folders-through-index",
       severity: "error",
       from: { path: "^src/(storage|ui|daemon)/" },
-      to: { path: "^src/domain/", pathNot: "^src/domain/index\\.ts$" },
+      to: { path: "^src/domain/", pathNot: "^src/domain/(index|core)\\.ts$" },
     },
     {
       name: "storage-and-ui-through-index",

@@ -1,11 +1,6 @@
 /** What the daemon's main thread and a build thread say to each other. */
-import {
-  AppError,
-  ERRORS,
-  isAppError,
-  type ErrorCode,
-  type ErrorMeta,
-} from "../../domain/index.ts";
+import type { ErrorCode, ErrorMeta } from "../../domain/index.ts";
+import { AppError, ERRORS, isAppError } from "../../domain/core.ts";
 import type { RunProgress, RunRequest, RunResult } from "./rootfs-run.ts";
 
 /** An error in a form that crosses threads: class and cause would be lost otherwise. */

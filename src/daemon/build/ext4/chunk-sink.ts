@@ -8,7 +8,7 @@
 import { hash } from "node:crypto";
 import { write as writeCallback, read as readCallback } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
-import { AppError, CHUNK_HASH_BYTES, CHUNK_SIZE_BYTES } from "../../../domain/index.ts";
+import { AppError, CHUNK_HASH_BYTES, CHUNK_SIZE_BYTES } from "../../../domain/core.ts";
 
 const SLAB_CHUNKS = 16;
 const SLAB_BYTES = SLAB_CHUNKS * CHUNK_SIZE_BYTES;

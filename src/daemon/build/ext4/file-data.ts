@@ -1,5 +1,5 @@
 /** The content of one regular file on its way to its blocks. */
-import { AppError } from "../../../domain/index.ts";
+import { AppError } from "../../../domain/core.ts";
 import type { FileWriter } from "../rootfs-tree.ts";
 import type { Allocator, Extent } from "./allocator.ts";
 import type { ChunkSink } from "./chunk-sink.ts";

@@ -1,7 +1,7 @@
 /**
  * What an image gets when its tree is complete: directories, inodes, journal, bitmaps, descriptors.
  */
-import { AppError } from "../../../domain/index.ts";
+import { AppError } from "../../../domain/core.ts";
 import type { Allocator, Extent } from "./allocator.ts";
 import type { ChunkSink } from "./chunk-sink.ts";
 import { buildDirectory } from "./directory.ts";

@@ -1,14 +1,14 @@
 /** Recomputes the chunk manifest of an image file that lies on this disk. */
 import { createHash, hash } from "node:crypto";
 import { open } from "node:fs/promises";
+import type { ChunkManifest } from "../../../domain/index.ts";
 import {
   AppError,
   CHUNK_HASH_BYTES,
   CHUNK_SIZE_BYTES,
   chunkCount,
   encodeChunkManifest,
-  type ChunkManifest,
-} from "../../../domain/index.ts";
+} from "../../../domain/core.ts";
 
 const READ_CHUNKS = 16;
 const ZERO_CHUNK = Buffer.alloc(CHUNK_SIZE_BYTES);

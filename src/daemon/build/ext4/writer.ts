@@ -5,12 +5,8 @@
  */
 import { createHash } from "node:crypto";
 import { rm } from "node:fs/promises";
-import {
-  AppError,
-  CHUNK_SIZE_BYTES,
-  encodeChunkManifest,
-  type ChunkManifest,
-} from "../../../domain/index.ts";
+import type { ChunkManifest } from "../../../domain/index.ts";
+import { AppError, CHUNK_SIZE_BYTES, encodeChunkManifest } from "../../../domain/core.ts";
 import type { FileWriter, NodeMetadata, RootfsTree, TreeNode } from "../rootfs-tree.ts";
 import { Allocator, hashName } from "./allocator.ts";
 import { ChunkSink } from "./chunk-sink.ts";

@@ -2,7 +2,7 @@
  * Extended attributes in the inode's own space and in a block of their own (ext4 "Extended
  * Attributes").
  */
-import { AppError } from "../../../domain/index.ts";
+import { AppError } from "../../../domain/core.ts";
 import { crc32c } from "./crc32c.ts";
 import { BLOCK_BYTES } from "./layout.ts";
 

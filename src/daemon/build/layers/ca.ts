@@ -1,6 +1,6 @@
 /** The CubeEgress root CA as PEM (spec §3.9). */
 import { createHash, X509Certificate } from "node:crypto";
-import { AppError } from "../../../domain/index.ts";
+import { AppError } from "../../../domain/core.ts";
 
 const BLOCK = /-----BEGIN ([A-Z0-9 ]+)-----[^]*?-----END \1-----/g;
 

@@ -8,7 +8,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import zlib from "node:zlib";
 import type { LayerDescriptor } from "../../../domain/index.ts";
 import { MAGIC_BYTES, sniffCompression } from "../source/compression.ts";
-import { AppError } from "../../../domain/index.ts";
+import { AppError } from "../../../domain/core.ts";
 import { refusal, type RefusalReason } from "./refusal.ts";
 import { decodeZstd } from "./zstd-wasm.ts";
 

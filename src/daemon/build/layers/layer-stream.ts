@@ -7,7 +7,7 @@ import type { LayerDescriptor } from "../../../domain/index.ts";
 import type { LayerLimits } from "./limits.ts";
 import type { Overlay } from "./overlay.ts";
 import type { RootfsTree } from "../rootfs-tree.ts";
-import { AppError } from "../../../domain/index.ts";
+import { AppError } from "../../../domain/core.ts";
 import { decompress } from "./decompress.ts";
 import { refusal } from "./refusal.ts";
 import { TarReader } from "./tar-reader.ts";

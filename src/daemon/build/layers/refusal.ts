@@ -1,4 +1,4 @@
-import { AppError } from "../../../domain/index.ts";
+import { AppError } from "../../../domain/core.ts";
 
 /**
  * Why an image is refused. Stable names: they are shown to users as `meta.reason` of
