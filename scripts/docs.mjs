@@ -1,5 +1,6 @@
-// Writes what is generated from the code: openapi.json and docs/states.md. `--check` changes
-// nothing and exits 1 when a file differs. Needs dist/ (npm run build).
+// Writes what is generated from the code: openapi.json, docs/states.md, docs/metrics.md and the
+// example configuration. `--check` changes nothing and exits 1 when a file differs. Needs dist/
+// (npm run build).
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -14,6 +15,9 @@ if (!existsSync(join(root, "dist/daemon/http/openapi.js"))) {
 const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 const { openApiDocument } = await load("daemon/http/openapi.js");
 const domain = await load("domain/index.js");
+const metrics = await load("daemon/metrics.js");
+const httpMetrics = await load("daemon/http/middleware/metrics.js");
+const { exampleConfig } = await load("daemon/config.js");
 
 function statesPage() {
   const machines = Object.values(domain).filter(
@@ -27,9 +31,18 @@ function statesPage() {
   return [head, ...parts].join("\n");
 }
 
+function metricsRegistry() {
+  const all = metrics.createMetrics(version, process.version);
+  all.watch({});
+  httpMetrics.createHttpMetrics(all.registry, () => 0);
+  return all.registry;
+}
+
 const files = {
   "openapi.json": `${JSON.stringify(openApiDocument(version), null, 2)}\n`,
   "docs/states.md": statesPage(),
+  "docs/metrics.md": metrics.metricsPage(metricsRegistry()),
+  "systemd/config.toml": exampleConfig(),
 };
 const check = process.argv.includes("--check");
 let differs = false;

@@ -47,14 +47,23 @@ export const configSchema = z.strictObject({
     .refine(isSafeId, "must be letters, digits, dots and dashes")
     .describe("this node's name; default: the host name"),
   listen: listenSchema.prefault("127.0.0.1:7330").describe("HTTP address; port 0 takes a free one"),
-  driver: z.enum(["auto", "qemu", "rootfs"]).default("auto").describe("runtime driver"),
+  driver: z
+    .enum(["auto", "qemu", "rootfs"])
+    .default("auto")
+    .describe("runtime driver: auto, qemu or rootfs"),
   guest_dir: z
     .string()
     .min(1)
     .default("/var/lib/templatecenter/guest")
     .describe("guest kernel and initramfs, as `templatecenter guest install` makes them"),
-  log_level: z.enum(["debug", "info", "warn", "error"]).default("info").describe("least level"),
-  log_format: z.enum(["auto", "json", "pretty", "journal"]).default("auto").describe("log form"),
+  log_level: z
+    .enum(["debug", "info", "warn", "error"])
+    .default("info")
+    .describe("what is logged at least: debug, info, warn or error"),
+  log_format: z
+    .enum(["auto", "json", "pretty", "journal"])
+    .default("auto")
+    .describe("form of log lines: auto, json, pretty or journal"),
   allowed_hosts: list.default([]).describe("names besides addresses that a Host header may carry"),
   api_token_file: z.string().default("").describe("file with the API token; blank: TCP is open"),
   ca_file: z
@@ -80,7 +89,7 @@ export const configSchema = z.strictObject({
     .string()
     .regex(DURATION, "must be a duration as 30s, 15m or 2h")
     .default("1h")
-    .describe("a job that runs longer fails"),
+    .describe("a job that runs longer fails: 30s, 15m, 2h"),
 });
 
 export type Config = z.output<typeof configSchema> & { readonly job_deadline_ms: number };
