@@ -56,6 +56,10 @@ export const configSchema = z.strictObject({
     .min(1)
     .default("/var/lib/templatecenter/guest")
     .describe("guest kernel and initramfs, as `templatecenter guest install` makes them"),
+  guest_network: z
+    .enum(["auto", "open", "isolated"])
+    .default("auto")
+    .describe("whether guests reach a network; auto: only when the API needs a token"),
   log_level: z
     .enum(["debug", "info", "warn", "error"])
     .default("info")

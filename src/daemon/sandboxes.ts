@@ -31,6 +31,8 @@ export interface SandboxParts {
   readonly dir: string;
   /** VM processes kept waiting for a template's snapshot, from its first sandbox here on. */
   readonly poolSize: number;
+  /** Every guest is cut off, whatever its request says. */
+  readonly isolateGuests: boolean;
   readonly onStarted: (milliseconds: number) => void;
 }
 
@@ -81,10 +83,12 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
   const keepPool = (snapshot: DriverSnapshot, effective: SandboxRequest): void => {
     if (parts.poolSize === 0 || pooled.has(snapshot.dir)) return;
     pooled.add(snapshot.dir);
-    driver.warm(snapshot, guestSpecOf(effective), parts.poolSize).catch((error: unknown) => {
-      pooled.delete(snapshot.dir);
-      log.warn("no VM is kept waiting", { template_id: snapshot.templateId, err: error });
-    });
+    driver
+      .warm(snapshot, guestSpecOf(effective, parts.isolateGuests), parts.poolSize)
+      .catch((error: unknown) => {
+        pooled.delete(snapshot.dir);
+        log.warn("no VM is kept waiting", { template_id: snapshot.templateId, err: error });
+      });
   };
 
   return {
@@ -111,7 +115,7 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
           {
             sandboxId,
             snapshot,
-            guest: guestSpecOf(effective),
+            guest: guestSpecOf(effective, parts.isolateGuests),
             dir: join(parts.dir, sandboxId),
           },
           signal === undefined ? {} : { signal },

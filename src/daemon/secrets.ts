@@ -52,3 +52,11 @@ export async function sourceOptions(config: Config): Promise<SourceOptions> {
     ...(caFile === "" ? {} : { caPem: await readSecret("registry_ca_file", caFile) }),
   };
 }
+
+/**
+ * A guest reaches services on the host's loopback. While the API there needs no token, `auto` cuts
+ * guests off, so that what runs in a sandbox cannot drive the daemon.
+ */
+export const isolatesGuests = (config: Config): boolean =>
+  config.guest_network === "isolated" ||
+  (config.guest_network === "auto" && config.api_token_file === "");

@@ -39,7 +39,7 @@ import { createJobLog } from "./job-log.ts";
 import type { Metrics } from "./metrics.ts";
 import { createQueries } from "./queries.ts";
 import { createFacts, createRecords } from "./records.ts";
-import { readTokens, sourceOptions } from "./secrets.ts";
+import { isolatesGuests, readTokens, sourceOptions } from "./secrets.ts";
 import { endProcess, findVms } from "./runtime/qemu/vm-process.ts";
 import { createDriver } from "./runtime/select.ts";
 import { createSandboxes } from "./sandboxes.ts";
@@ -178,6 +178,7 @@ async function openRuntime(parts: DaemonParts, state: State, opened: Closers) {
     nodeId: config.node_id,
     dir: state.dirs.sandboxes,
     poolSize: config.sandbox_pool_size,
+    isolateGuests: isolatesGuests(config),
     onStarted: (milliseconds) => metrics.sandboxStarted(milliseconds),
   });
   const replicas = new ReplicasWorker({
@@ -188,6 +189,7 @@ async function openRuntime(parts: DaemonParts, state: State, opened: Closers) {
     nodeIp: ownAddress(),
     templatesDir: state.dirs.templates,
     concurrency: config.concurrent_boots,
+    isolateGuests: isolatesGuests(config),
     inUse: (templateId) => sandboxes.usedTemplates().has(templateId),
   });
   return { driver, detail, sandboxes, replicas };

@@ -119,8 +119,11 @@ export function generateCreateRequest(input: CreateRequestInput): SandboxRequest
   };
 }
 
-/** What the first container of a create request makes a guest run. */
-export function guestSpecOf(request: SandboxRequest): GuestSpec {
+/**
+ * What the first container of a create request makes a guest run.
+ * @param isolate cuts the guest off whatever the request says
+ */
+export function guestSpecOf(request: SandboxRequest, isolate = false): GuestSpec {
   const container: ContainerSpec = request.containers?.find((found) => found !== null) ?? {};
   const probe = container.probe;
   const ports = (request.annotations?.[KEY.exposedPorts] ?? "")
@@ -134,6 +137,7 @@ export function guestSpecOf(request: SandboxRequest): GuestSpec {
     workingDir: container.working_dir || "/",
     cpuMillis: parseCpuMillis(container.resources?.cpu ?? "2000m") ?? 2_000,
     memoryMib: parseMemoryMib(container.resources?.mem ?? "2000Mi") ?? 2_000,
+    isolated: isolate || request.cube_network_config?.allow_internet_access === false,
     exposedPorts: [...new Set([...ports, ...(probe === undefined ? [] : [probe.port])])],
     ...(probe === undefined
       ? {}

@@ -201,6 +201,8 @@ export interface GuestSpec {
   readonly memoryMib: number;
   readonly exposedPorts: readonly number[];
   readonly probe?: GuestProbe;
+  /** Reaches nothing, neither the network nor services on the host's own loopback. */
+  readonly isolated?: boolean;
 }
 
 export interface GuestProbe {

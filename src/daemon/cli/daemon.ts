@@ -26,6 +26,7 @@ const FLAGS: readonly [flags: string, description: string][] = [
   ["--listen <host:port>", "HTTP address (default 127.0.0.1:7330; port 0 takes a free one)"],
   ["--driver <driver>", "auto, qemu or rootfs"],
   ["--guest-dir <dir>", "guest kernel and initramfs"],
+  ["--guest-network <mode>", "auto, open or isolated (auto: open only with an API token)"],
   ["--log-level <level>", "debug, info, warn or error"],
   ["--log-format <format>", "auto, json, pretty or journal"],
   ["--api-token-file <file>", "bearer token for TCP"],

@@ -37,6 +37,8 @@ export interface ReplicaParts {
   readonly nodeIp: string;
   readonly templatesDir: string;
   readonly concurrency: number;
+  /** Every guest is cut off, whatever its request says. */
+  readonly isolateGuests: boolean;
   /** True while a sandbox of that template runs here: its snapshot's files are in use. */
   readonly inUse: (templateId: string) => boolean;
 }
@@ -248,7 +250,7 @@ export class ReplicasWorker {
       {
         templateId: template.template_id,
         rootfsPath,
-        guest: guestSpecOf(template.request),
+        guest: guestSpecOf(template.request, this.#parts.isolateGuests),
         dir: join(this.#parts.templatesDir, template.template_id),
       },
       {

@@ -46,12 +46,15 @@ describe("a guest", () => {
       memory: { path: "/data,share=on/memory", share: false },
       diskPath: "/data,x/disk",
       guestPorts: [80, 443],
+      isolated: true,
       start: "incoming",
     });
     const memory = JSON.parse(args[args.indexOf("-object") + 1] ?? "") as Record<string, unknown>;
     expect(memory).toMatchObject({ "mem-path": "/data,share=on/memory", share: false });
     expect(args.filter((arg) => arg.includes("/data,"))).toHaveLength(2);
-    expect(args).toContain("user,id=net,hostfwd=tcp:127.0.0.1:0-:80,hostfwd=tcp:127.0.0.1:0-:443");
+    expect(args).toContain(
+      "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:80,hostfwd=tcp:127.0.0.1:0-:443",
+    );
   });
 });
 

@@ -140,7 +140,6 @@ export function parseManifest(bytes: Uint8Array, contentType: string): Manifest 
   return { kind: "manifest", ...manifest };
 }
 
-
 function layerCompression(mediaType: string): LayerDescriptor["compression"] {
   const compression = LAYER_TYPES.get(mediaType);
   if (compression !== undefined) return compression;

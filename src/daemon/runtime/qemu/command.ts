@@ -48,6 +48,8 @@ export interface VmOptions {
   readonly memory: { readonly path: string; readonly share: boolean };
   readonly diskPath: string;
   readonly guestPorts: readonly number[];
+  /** User-mode networking would let a guest reach the host's own loopback at 10.0.2.2. */
+  readonly isolated: boolean;
   readonly start:
     | { readonly boot: { kernel: string; initrd: string; tscKhz: number | undefined } }
     /** Waits for its state, and for being told to read it. */
@@ -106,7 +108,8 @@ export function vmArguments(vm: VmOptions): string[] {
     ...["-chardev", `socket,id=qmp,fd=${VM_FDS.qmp}`, "-mon", "chardev=qmp,mode=control"],
     ...["-qmp", `unix:${VM_FILES.qmp},server=on,wait=off`],
     ...["-device", "virtio-blk-device,drive=disk"],
-    ...["-netdev", `user,id=net${forwards}`, "-device", "virtio-net-device,netdev=net"],
+    ...["-netdev", `user,id=net,restrict=${vm.isolated ? "on" : "off"}${forwards}`],
+    ...["-device", "virtio-net-device,netdev=net"],
     ...["-device", "virtio-rng-device", "-device", "virtio-serial-device"],
     ...["-chardev", `socket,id=agent,fd=${VM_FDS.agent}`],
     ...["-device", `virtserialport,chardev=agent,name=${AGENT_PORT}`],

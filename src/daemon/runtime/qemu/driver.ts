@@ -228,7 +228,12 @@ export class QemuDriver implements RuntimeDriver {
       }
       await mkdir(dir, { mode: 0o750 });
       const record = await this.#record(snapshot);
-      return await restoreNew(parts, { snapshot, record, ports: guest.exposedPorts }, dir, began);
+      return await restoreNew(
+        parts,
+        { snapshot, record, ports: guest.exposedPorts, isolated: guest.isolated === true },
+        dir,
+        began,
+      );
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException;
       if (code === "EEXIST" || code === "ENOTEMPTY") throw alreadyExists(sandboxId, cause);
@@ -338,7 +343,12 @@ export class QemuDriver implements RuntimeDriver {
   async warm(snapshot: DriverSnapshot, guest: GuestSpec, size: number): Promise<void> {
     const parts = await this.#restoreParts();
     const record = await this.#record(snapshot);
-    const input = { snapshot, record, ports: guest.exposedPorts };
+    const input = {
+      snapshot,
+      record,
+      ports: guest.exposedPorts,
+      isolated: guest.isolated === true,
+    };
     await this.#pool.fill(snapshot, guest, size, (dir) => startWaiting(parts, input, dir));
   }
 

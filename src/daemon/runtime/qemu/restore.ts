@@ -45,7 +45,12 @@ export interface Waiting {
 
 async function start(
   parts: RestoreParts,
-  input: { snapshot: DriverSnapshot; record: SnapshotRecord; ports: readonly number[] },
+  input: {
+    snapshot: DriverSnapshot;
+    record: SnapshotRecord;
+    ports: readonly number[];
+    isolated: boolean;
+  },
   dir: string,
 ): Promise<Machine> {
   const { snapshot, record } = input;
@@ -57,6 +62,7 @@ async function start(
       name: snapshot.templateId,
       accelerator: parts.accelerator,
       shape: record.shape,
+      isolated: input.isolated,
       memory: { path: join(snapshot.dir, VM_FILES.memory), share: false },
       diskPath: VM_FILES.disk,
       guestPorts: input.ports,

@@ -138,6 +138,7 @@ async function start(boot: TemplateBoot, dir: string): Promise<Machine> {
     name: `boot-${boot.templateId}`,
     accelerator: chosen.accelerator,
     shape: shapeOf(boot.guest),
+    isolated: boot.guest.isolated === true,
     memory: { path: VM_FILES.memory, share: true },
     diskPath: VM_FILES.disk,
     guestPorts: probePorts(boot.guest),
