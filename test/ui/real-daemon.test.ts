@@ -1,4 +1,6 @@
-/** The page of the real daemon in a real browser: a template is asked for, made, run and deleted. */
+/**
+ * The page of the real daemon in a real browser: a template is asked for, made, run and deleted.
+ */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -159,7 +159,7 @@ async function credentialsOf(options: BuildOptions) {
 const asText = (values: Record<string, unknown>): string =>
   Object.entries(values)
     .map(([key, value]) => {
-      const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+      const text = typeof value === "string" ? value : JSON.stringify(value);
       return `${key}: ${text}\n`;
     })
     .join("");
