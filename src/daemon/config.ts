@@ -63,7 +63,7 @@ export const configSchema = z.strictObject({
   log_level: z
     .enum(["debug", "info", "warn", "error"])
     .default("info")
-    .describe("what is logged at least: debug, info, warn or error"),
+    .describe("what is logged at least: debug, info, warn or error; a reload changes it"),
   log_format: z
     .enum(["auto", "json", "pretty", "journal"])
     .default("auto")

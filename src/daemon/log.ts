@@ -9,7 +9,7 @@ import { errorText, isAppError, type Clock, type Log, type LogFields } from "../
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
 export type LogFormat = "auto" | "json" | "pretty" | "journal";
-const LEVELS: Readonly<Record<string, { priority: number; colour: number }>> = {
+const LEVELS: Readonly<Record<LogLevel, { priority: number; colour: number }>> = {
   debug: { priority: 7, colour: 90 },
   info: { priority: 6, colour: 36 },
   warn: { priority: 4, colour: 33 },
@@ -56,7 +56,7 @@ const pair = ([key, value]: [string, unknown]): string => {
 /** One line of text from a JSON line of pino. */
 function textLine(line: string, journal: boolean): string {
   const { level, time, msg, ...rest } = JSON.parse(line) as Record<string, unknown>;
-  const { priority, colour } = LEVELS[String(level)] ?? { priority: 6, colour: 36 };
+  const { priority, colour } = LEVELS[level as LogLevel];
   const fields = Object.entries(rest).map(pair).join(" ");
   const text = visible(`${String(msg)}${fields === "" ? "" : ` ${fields}`}`);
   if (journal) return `<${priority}>${text}\n`;
@@ -76,31 +76,45 @@ export function chooseFormat(
   return output.isTTY === true ? "pretty" : "json";
 }
 
+export interface LevelledLog extends Log {
+  /** From now on, for this log and all its children. */
+  setLevel(level: LogLevel): void;
+}
+
 export function createLog(options: {
   level: LogLevel;
   format: Exclude<LogFormat, "auto">;
   clock: Clock;
   write: (line: string) => void;
-}): Log {
+}): LevelledLog {
   const { format, clock, write } = options;
   const stream: DestinationStream = {
     write: format === "json" ? write : (line) => write(textLine(line, format === "journal")),
   };
   const logger = pino(
     {
-      level: options.level,
+      // Children of pino keep the level of their birth: ours is looked at for each line.
+      level: "debug",
       base: null,
       timestamp: () => `,"time":"${new Date(clock.now()).toISOString()}"`,
       formatters: { level: (label) => ({ level: label }) },
     },
     stream,
   );
-  const wrap = (target: typeof logger): Log => ({
-    debug: (message, fields = {}) => target.debug(printable(fields), message),
-    info: (message, fields = {}) => target.info(printable(fields), message),
-    warn: (message, fields = {}) => target.warn(printable(fields), message),
-    error: (message, fields = {}) => target.error(printable(fields), message),
-    child: (fields) => wrap(target.child(printable(fields))),
-  });
-  return wrap(logger);
+  let least = LEVELS[options.level].priority;
+  const wrap = (target: typeof logger): Log => {
+    const at =
+      (level: LogLevel) =>
+      (message: string, fields: LogFields = {}) => {
+        if (LEVELS[level].priority <= least) target[level](printable(fields), message);
+      };
+    return {
+      debug: at("debug"),
+      info: at("info"),
+      warn: at("warn"),
+      error: at("error"),
+      child: (fields) => wrap(target.child(printable(fields))),
+    };
+  };
+  return { ...wrap(logger), setLevel: (level) => (least = LEVELS[level].priority) };
 }

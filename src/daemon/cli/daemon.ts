@@ -3,10 +3,18 @@ import { readFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Command } from "commander";
-import { AppError, errorText, isAppError, type Clock, type Random } from "../../domain/index.ts";
-import { exampleConfig, loadConfig, type LoadedConfig } from "../config.ts";
+import {
+  AppError,
+  errorText,
+  isAppError,
+  LIMITS,
+  type Clock,
+  type Random,
+} from "../../domain/index.ts";
+import { exampleConfig, loadConfig, type Config, type LoadedConfig } from "../config.ts";
 import { createHealth } from "../health.ts";
-import { chooseFormat, createLog } from "../log.ts";
+import { watchProcess, within } from "../lifecycle.ts";
+import { chooseFormat, createLog, type LevelledLog } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { createNotifier } from "../systemd.ts";
 import { startDaemon, type Daemon } from "../wire.ts";
@@ -67,8 +75,7 @@ export function registerDaemon(program: Command, io: CliIo, ports: ProcessPorts)
     .option("--config <file>", `configuration file (default ${DEFAULT_FILE})`);
   for (const [flags, description] of FLAGS) daemon.option(flags, description);
   daemon.action(async () => {
-    const { config } = await readConfig(daemon, io);
-    await serve(config, io, ports);
+    await serve(() => readConfig(daemon, io), io, ports);
   });
 
   const config = program.command("config").description("the daemon's configuration");
@@ -90,25 +97,12 @@ export function registerDaemon(program: Command, io: CliIo, ports: ProcessPorts)
     .action(() => io.out(exampleConfig()));
 }
 
-/** Resolves with the first signal's name; a second one ends the process at once. */
-function stopSignal(): Promise<string> {
-  return new Promise((resolve) => {
-    let seen = false;
-    for (const name of ["SIGTERM", "SIGINT"] as const) {
-      process.on(name, () => {
-        if (seen) process.exit(1);
-        seen = true;
-        resolve(name);
-      });
-    }
-  });
-}
-
 async function serve(
-  config: LoadedConfig["config"],
+  readAgain: () => Promise<LoadedConfig>,
   io: CliIo,
   { clock, random, version }: ProcessPorts,
 ): Promise<void> {
+  const { config } = await readAgain();
   const log = createLog({
     level: config.log_level,
     format: chooseFormat(config.log_format, process.stderr, io.env["JOURNAL_STREAM"]),
@@ -123,14 +117,16 @@ async function serve(
     return lag;
   };
   const notifier = createNotifier(io.env, clock, log);
-  for (const event of ["uncaughtException", "unhandledRejection"] as const) {
-    process.on(event, (error) => {
-      log.error("a programming error ends the daemon", { err: error });
-      process.exit(70);
-    });
-  }
-  process.on("SIGHUP", () => log.warn("SIGHUP: no setting can change without a restart"));
-  const stopped = stopSignal();
+  let serving: Daemon | undefined;
+  const { stopped } = watchProcess(process, log, async () => {
+    if (serving === undefined) return log.warn("a reload has to wait until the daemon is ready");
+    await notifier.reloading();
+    try {
+      applyChanges(config, (await readAgain()).config, log);
+    } finally {
+      await notifier.ready(serving.status());
+    }
+  });
   const daemon = await startDaemon({
     config,
     version,
@@ -142,19 +138,35 @@ async function serve(
   });
   log.info("ready", { url: daemon.listening.url, page: `${daemon.listening.url}/ui/`, version });
   await notifier.ready(daemon.status());
+  serving = daemon;
   const quiet = keepManagerInformed(daemon, notifier, clock);
   const signal = await stopped;
+  serving = undefined;
   quiet();
   log.info("stopping", { signal, status: daemon.status() });
   await notifier.stopping();
   try {
-    await daemon.stop();
+    await within(daemon.stop(), LIMITS.shutdownGraceMs, clock);
     log.info("stopped");
   } catch (error) {
     const level = isAppError(error, "catalog_degraded") ? "warn" : "error";
     log[level]("not everything stopped cleanly", { err: error, text: errorText(error) });
     throw error;
   }
+}
+
+/** Puts into force what can change at run time, and says what needs a restart. */
+function applyChanges(running: Config, next: Config, log: LevelledLog): void {
+  const isSame = (key: keyof Config) => JSON.stringify(running[key]) === JSON.stringify(next[key]);
+  const fixed = (Object.keys(next) as (keyof Config)[]).filter(
+    (key) => key !== "log_level" && key !== "job_deadline_ms",
+  );
+  const restart = fixed.filter((key) => !isSame(key));
+  log.setLevel(next.log_level);
+  log.info("configuration read again", {
+    log_level: next.log_level,
+    needs_restart: restart.join(",") || "nothing",
+  });
 }
 
 function keepManagerInformed(

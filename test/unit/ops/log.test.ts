@@ -65,6 +65,18 @@ describe("forms", () => {
     expect(logged("journal", write, "warn")).toEqual(["<4>yes\n"]);
   });
 
+  test("the level can change, for children that are there already too", () => {
+    const lines: string[] = [];
+    const write = (line: string) => lines.push(line);
+    const log = createLog({ level: "warn", format: "journal", clock, write });
+    const child = log.child({});
+    child.info("before");
+    log.setLevel("info");
+    child.info("after");
+    child.debug("still not");
+    expect(lines).toEqual(["<6>after\n"]);
+  });
+
   test("a child carries its fields along", () => {
     const [line] = json((log) => log.child({ module: "http" }).child({ job_id: "j" }).info("x"));
     expect(line).toMatchObject({ module: "http", job_id: "j", msg: "x" });
