@@ -1,7 +1,7 @@
 /**
- * Layer blobs to archive bytes, streaming. gzip and, where Node has it (>= 22.15), zstd run in
- * zlib's thread pool, so inflating the next piece overlaps with reading this one; Node 20's zstd is
- * the reference decoder in WebAssembly, on the calling thread.
+ * Layer blobs to archive bytes, streaming. gzip runs in zlib's thread pool, so inflating the next
+ * piece overlaps with reading this one. zstd is the reference decoder in WebAssembly on the calling
+ * thread, on every Node: the built-in one of newer versions ends at the first frame of several.
  */
 import { pipeline, type Transform } from "node:stream";
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -41,8 +41,7 @@ export async function* decompress(
   if (found === "none") yield* plain(rest);
   else if (found === "gzip") yield* inflate(rest, "gzip", gunzip());
   else {
-    const builtIn = zstdStream();
-    yield* builtIn === undefined ? decodeZstd(rest) : inflate(rest, "zstd", builtIn);
+    yield* decodeZstd(rest);
   }
 }
 
@@ -86,14 +85,6 @@ const STREAM_OPTIONS = { chunkSize: PIECE_BYTES, writableHighWaterMark: INPUT_BY
 const gunzip = (): Inflater => zlib.createGunzip(STREAM_OPTIONS);
 
 type Inflater = Transform & { readonly bytesWritten: number };
-
-/** Node's own decoder, where there is one; the types of Node 20 do not know it. */
-function zstdStream(): Inflater | undefined {
-  const { createZstdDecompress } = zlib as unknown as {
-    createZstdDecompress?: (options: object) => Inflater;
-  };
-  return createZstdDecompress?.(STREAM_OPTIONS);
-}
 
 async function* inflate(
   source: Source,
