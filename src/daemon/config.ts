@@ -105,14 +105,30 @@ export interface LoadedConfig {
 }
 
 const KEYS = Object.keys(configSchema.shape);
-export const environmentName = (key: string): string => `TEMPLATECENTER_${key.toUpperCase()}`;
+const PREFIX = "TEMPLATECENTER_";
+export const environmentName = (key: string): string => `${PREFIX}${key.toUpperCase()}`;
 
-/** The key nearest to a mistyped one, when one is near. */
-function suggestion(unknown: string): string {
+/** The key nearest to a mistyped one, when one is at most `most` letters away. */
+function nearestKey(unknown: string, most: number): string | undefined {
   const near = KEYS.map((key) => ({ key, distance: editDistance(unknown, key) })).sort(
     (a, b) => a.distance - b.distance,
   )[0];
-  return near !== undefined && near.distance <= 3 ? `; did you mean ${near.key}?` : "";
+  return near !== undefined && near.distance <= most ? near.key : undefined;
+}
+
+function suggestion(unknown: string): string {
+  const near = nearestKey(unknown, 3);
+  return near === undefined ? "" : `; did you mean ${near}?`;
+}
+
+/** Variables with our prefix may be the client's; only what is nearly a key is a mistake. */
+function mistypedVariables(environment: Readonly<Record<string, string | undefined>>): string[] {
+  return Object.keys(environment).flatMap((name) => {
+    const key = name.startsWith(PREFIX) ? name.slice(PREFIX.length).toLowerCase() : "";
+    const near = key === "" || KEYS.includes(key) ? undefined : nearestKey(key, 2);
+    if (near === undefined) return [];
+    return [`${name}: unknown variable; did you mean ${environmentName(near)}?`];
+  });
 }
 
 function editDistance(a: string, b: string): number {
@@ -160,7 +176,8 @@ export function loadConfig(input: {
   const inFile = (key: string) => `${file?.path ?? ""}${lineOf(key, file?.text ?? "")}`;
   const problems = Object.keys(fromFile)
     .filter((key) => !KEYS.includes(key))
-    .map((key) => `${inFile(key)}: unknown key ${key}${suggestion(key)}`);
+    .map((key) => `${inFile(key)}: unknown key ${key}${suggestion(key)}`)
+    .concat(mistypedVariables(input.environment));
   const values: Record<string, unknown> = {};
   const sources: Record<string, Source> = {};
   for (const key of KEYS) {
@@ -196,6 +213,16 @@ export function loadConfig(input: {
   const data_dir = resolve(parsed.data.data_dir);
   const guest_dir = resolve(parsed.data.guest_dir);
   return { config: { ...parsed.data, data_dir, guest_dir, job_deadline_ms }, sources };
+}
+
+/** One line for each key: its value, as the file would have it, and where it comes from. */
+export function describeConfig({ config, sources }: LoadedConfig): string {
+  const { host, port } = config.listen;
+  const listen = `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  const values: Readonly<Record<string, unknown>> = { ...config, listen };
+  return Object.entries(sources)
+    .map(([key, source]) => `${key} = ${JSON.stringify(values[key])}  # ${source}\n`)
+    .join("");
 }
 
 /** The example file: every key with its default, commented out. */

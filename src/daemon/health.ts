@@ -1,9 +1,27 @@
 /** Liveness and readiness from what is known in memory: a probe never touches the disk. */
-import type { Catalog } from "../domain/index.ts";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import type { Catalog, Clock } from "../domain/index.ts";
 import type { HealthPort } from "./http/ports.ts";
 
 /** A loop that stood still this long serves nobody. */
 const MAX_LAG_MS = 5_000;
+
+/** A stall is reported for one to two of these, however often somebody asks. */
+const LAG_WINDOW_MS = 10_000;
+
+/** Reads the longest stall of the event loop of late, in milliseconds. */
+export function watchLoopLag(clock: Clock): () => number {
+  const delay = monitorEventLoopDelay({ resolution: 20 });
+  delay.enable();
+  let previous = 0;
+  const turn = () => {
+    previous = delay.max;
+    delay.reset();
+    clock.after(LAG_WINDOW_MS, turn);
+  };
+  clock.after(LAG_WINDOW_MS, turn);
+  return () => Math.max(previous, delay.max) / 1e6;
+}
 
 export interface Health extends HealthPort {
   /** From now on the catalog's state counts. */

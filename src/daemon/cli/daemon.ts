@@ -1,7 +1,6 @@
 /** `templatecenter daemon` and `config check`: the service itself, and its configuration. */
 import { readFile } from "node:fs/promises";
 import { hostname } from "node:os";
-import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Command } from "commander";
 import {
   AppError,
@@ -11,8 +10,14 @@ import {
   type Clock,
   type Random,
 } from "../../domain/index.ts";
-import { exampleConfig, loadConfig, type Config, type LoadedConfig } from "../config.ts";
-import { createHealth } from "../health.ts";
+import {
+  describeConfig,
+  exampleConfig,
+  loadConfig,
+  type Config,
+  type LoadedConfig,
+} from "../config.ts";
+import { createHealth, watchLoopLag } from "../health.ts";
 import { watchProcess, within } from "../lifecycle.ts";
 import { chooseFormat, createLog, type LevelledLog } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
@@ -85,10 +90,7 @@ export function registerDaemon(program: Command, io: CliIo, ports: ProcessPorts)
     .option("--config <file>", `configuration file (default ${DEFAULT_FILE})`)
     .action(async () => {
       const loaded = await readConfig(check, io);
-      const values = loaded.config as Record<string, unknown>;
-      for (const [key, source] of Object.entries(loaded.sources)) {
-        io.out(`${key} = ${JSON.stringify(values[key])}  # ${source}\n`);
-      }
+      io.out(describeConfig(loaded));
       io.out("the configuration is valid\n");
     });
   config
@@ -109,13 +111,6 @@ async function serve(
     clock,
     write: (line) => void process.stderr.write(line),
   });
-  const delay = monitorEventLoopDelay({ resolution: 20 });
-  delay.enable();
-  const lagMs = () => {
-    const lag = delay.max / 1e6;
-    delay.reset();
-    return lag;
-  };
   const notifier = createNotifier(io.env, clock, log);
   let serving: Daemon | undefined;
   const { stopped } = watchProcess(process, log, async () => {
@@ -134,7 +129,7 @@ async function serve(
     clock,
     random,
     metrics: createMetrics(version, process.version),
-    health: createHealth(lagMs),
+    health: createHealth(watchLoopLag(clock)),
   });
   log.info("ready", { url: daemon.listening.url, page: `${daemon.listening.url}/ui/`, version });
   await notifier.ready(daemon.status());

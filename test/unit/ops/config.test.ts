@@ -2,7 +2,12 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "smol-toml";
 import { describe, expect, test } from "vitest";
-import { environmentName, exampleConfig, loadConfig } from "../../../src/daemon/config.ts";
+import {
+  describeConfig,
+  environmentName,
+  exampleConfig,
+  loadConfig,
+} from "../../../src/daemon/config.ts";
 import { ERRORS, isAppError } from "../../../src/domain/index.ts";
 
 const path = "/etc/templatecenter/config.toml";
@@ -134,6 +139,14 @@ describe("what is wrong is said with key, value, place and expectation", () => {
     expect(problems({ toml })).toEqual([`${path}:2: unknown key ${key}${suggestion}`]);
   });
 
+  test("a variable that is nearly one of a key; the client's own are left alone", () => {
+    const client = { TEMPLATECENTER_TOKEN: "t", TEMPLATECENTER_SERVER: "s", OTHER_LISTN: "x" };
+    expect(load({ environment: client }).config.driver).toBe("auto");
+    expect(problems({ environment: { ...client, TEMPLATECENTER_LISTN: "x" } })).toEqual([
+      "TEMPLATECENTER_LISTN: unknown variable; did you mean TEMPLATECENTER_LISTEN?",
+    ]);
+  });
+
   test("a table is no key either", () => {
     expect(problems({ toml: "[http]\nlisten = 'x'" })).toEqual([`${path}:1: unknown key http`]);
   });
@@ -146,6 +159,25 @@ describe("what is wrong is said with key, value, place and expectation", () => {
     const toml = 'listen = "x"\nlog_level = "loud"\nunknwon = 1';
     expect(problems({ toml })).toHaveLength(3);
     expect(ERRORS.config_invalid.exit).toBe(78);
+  });
+});
+
+describe("what is in force", () => {
+  test("is shown as the file would have it, with its source", () => {
+    const environment = { TEMPLATECENTER_ALLOWED_HOSTS: "a,b" };
+    const loaded = load({ flags: { listen: "[::1]:0" }, environment, toml: 'driver = "qemu"' });
+    const lines = describeConfig(loaded).split("\n");
+    for (const line of [
+      'listen = "[::1]:0"  # flag',
+      'allowed_hosts = ["a","b"]  # environment',
+      'driver = "qemu"  # file',
+      'job_deadline = "1h"  # default',
+    ]) {
+      expect(lines).toContain(line);
+    }
+    expect(lines.join("\n")).not.toContain("job_deadline_ms");
+    const again = load({ toml: lines.join("\n") });
+    expect(again.config).toEqual(loaded.config);
   });
 });
 

@@ -1,6 +1,7 @@
-import { describe, expect, test } from "vitest";
-import { createHealth } from "../../../src/daemon/health.ts";
-import type { Catalog } from "../../../src/domain/index.ts";
+import { describe, expect, test, vi } from "vitest";
+import { performance } from "node:perf_hooks";
+import { createHealth, watchLoopLag } from "../../../src/daemon/health.ts";
+import type { Catalog, Clock } from "../../../src/domain/index.ts";
 
 const catalog = (writable: boolean, reason: string): Catalog =>
   ({ health: () => ({ writable, reason, entries: 0 }) }) as unknown as Catalog;
@@ -40,5 +41,23 @@ describe("health", () => {
   test("is not alive when the loop stood still", () => {
     expect(createHealth(() => 4_999).live().ok).toBe(true);
     expect(failing(createHealth(() => 5_000).live())).toEqual(["event-loop: lag 5000 ms"]);
+  });
+});
+
+describe("the event loop's lag", () => {
+  test("is reported to all who ask, for one window after the one it was in", async () => {
+    const turns: (() => void)[] = [];
+    const after = (_: number, callback: () => void) => void turns.push(callback);
+    const lag = watchLoopLag({ after } as unknown as Clock);
+    const turn = () => turns.pop()?.();
+    await vi.waitFor(() => expect(lag()).toBeGreaterThan(0));
+    const until = performance.now() + 300;
+    while (performance.now() < until);
+    await vi.waitFor(() => expect(lag()).toBeGreaterThan(250));
+    expect(lag()).toBeGreaterThan(250);
+    turn();
+    expect(lag()).toBeGreaterThan(250);
+    turn();
+    expect(lag()).toBe(0);
   });
 });
