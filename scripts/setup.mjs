@@ -31,6 +31,9 @@ const TEST = {
   "libcap2-bin": "/sbin/getcap",
   cpio: "/bin/cpio",
   zstd: "/usr/bin/zstd",
+  curl: "/usr/bin/curl",
+  openssl: "/usr/bin/openssl",
+  procps: "/usr/bin/pgrep",
 };
 const PACKAGES = {
   build: {},

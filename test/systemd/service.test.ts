@@ -79,6 +79,8 @@ describe("templatecenter.service under real systemd", () => {
     "and the service is active again",
     "a wrong configuration is refused by a reload",
     "and the service goes on",
+    "levels reach the journal as priorities",
+    "what is no error has none",
     "stop returns",
     "clean result",
     "exit status 0",
