@@ -1,6 +1,7 @@
 /** Files that only the daemon may read: API token, registry logins, registries' CAs. */
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { isIPv4 } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { AppError } from "../domain/index.ts";
@@ -17,7 +18,7 @@ async function readSecret(key: string, path: string): Promise<string> {
 }
 
 const isLoopback = (host: string): boolean =>
-  host === "localhost" || host === "::1" || host.startsWith("127.");
+  host === "localhost" || host === "::1" || (isIPv4(host) && host.startsWith("127."));
 
 /**
  * The token of the API, hashed. None: TCP is open, which is only allowed on loopback.
