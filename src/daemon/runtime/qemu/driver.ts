@@ -222,10 +222,8 @@ export class QemuDriver implements RuntimeDriver {
     const { sandboxId, snapshot, guest, dir } = input;
     try {
       const parts = await this.#restoreParts();
-      const waiting = await this.#pool.take(snapshot, guest);
-      if (waiting !== undefined) {
-        return await restoreWaiting(parts, waiting, dir, began);
-      }
+      const pooled = await this.#restorePooled(parts, input, began);
+      if (pooled !== undefined) return pooled;
       await mkdir(dir, { mode: 0o750 });
       const record = await this.#record(snapshot);
       return await restoreNew(
@@ -241,6 +239,28 @@ export class QemuDriver implements RuntimeDriver {
       const error = await withQemuLog("restore_failed", dir, what, cause);
       await rm(dir, { recursive: true, force: true });
       throw error;
+    }
+  }
+
+  /** Undefined when no process waits, or the one that did had died unnoticed. */
+  async #restorePooled(
+    parts: RestoreParts,
+    { sandboxId, snapshot, guest, dir }: RestoreInput,
+    began: number,
+  ): Promise<Restored | undefined> {
+    const waiting = await this.#pool.take(snapshot, guest);
+    if (waiting === undefined) return undefined;
+    try {
+      return await restoreWaiting(parts, waiting, dir, began);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EEXIST" || code === "ENOTEMPTY") throw error;
+      this.#parts.log.warn("a waiting VM failed, another is started", {
+        sandbox_id: sandboxId,
+        err: error,
+      });
+      await rm(dir, { recursive: true, force: true });
+      return undefined;
     }
   }
 
