@@ -1,0 +1,78 @@
+import { expect, test } from "vitest";
+import { createLiveness } from "../../../src/gossip/liveness.ts";
+import { hostParts, Net } from "../../support/fake-net-membership.ts";
+
+async function cluster(size: number) {
+  const net = new Net();
+  const nodes = Array.from({ length: size }, (_, index) => `n${index}`);
+  const hosts = nodes.map((node) => {
+    const parts = hostParts(net, node, nodes);
+    return { parts, liveness: createLiveness(parts) };
+  });
+  for (const { liveness } of hosts) liveness.start();
+  await net.line.run(8_000);
+  const states = (node: string) =>
+    hosts.filter((host) => host.parts.members.self !== node).map((h) => h.liveness.stateOf(node));
+  return { net, hosts, states };
+}
+
+test.each([4, 40])("a dead node of %i is found dead by all, and comes back", async (size) => {
+  const { net, states } = await cluster(size);
+  expect(new Set(states("n1"))).toEqual(new Set(["alive"]));
+  net.down.add("pn1");
+  await net.line.run(18_000);
+  expect(new Set(states("n1"))).toEqual(new Set(["dead"]));
+  net.down.delete("pn1");
+  await net.line.run(15_000);
+  expect(new Set(states("n1"))).toEqual(new Set(["alive"]));
+});
+
+test.each([4, 60])("idle costs each of %i nodes one probe and one ack a second", async (size) => {
+  const { net } = await cluster(size);
+  const before = net.messages;
+  await net.line.run(20_000);
+  const each = (net.messages - before) / size / 20;
+  expect(each).toBeGreaterThan(1.8);
+  expect(each).toBeLessThan(2.2);
+});
+
+test("a link lost in one direction makes nobody dead", async () => {
+  const { net, states } = await cluster(5);
+  net.cut.add("pn0>pn1");
+  await net.line.run(40_000);
+  expect(new Set(states("n1"))).toEqual(new Set(["alive"]));
+});
+
+test("a node that slept 30 s declares nobody dead on waking", async () => {
+  const { net, hosts } = await cluster(5);
+  const sleeper = hosts[0]!;
+  const dead: string[] = [];
+  sleeper.liveness.onChange((node, state) => void (state === "dead" && dead.push(node)));
+  sleeper.parts.clock.frozen = true;
+  await net.line.run(30_000);
+  sleeper.parts.clock.thaw();
+  await net.line.run(10_000);
+  expect(dead).toEqual([]);
+});
+
+test("a cut between 3 and 2 is seen by both sides, and heals", async () => {
+  const { net, hosts } = await cluster(5);
+  for (const a of ["pn0", "pn1", "pn2"])
+    for (const b of ["pn3", "pn4"]) {
+      net.cut.add(`${a}>${b}`);
+      net.cut.add(`${b}>${a}`);
+    }
+  const up = (index: number) =>
+    [0, 1, 2, 3, 4].filter((other) => hosts[index]!.liveness.isUp(`n${other}`));
+  await net.line.run(30_000);
+  expect([up(0), up(4)]).toEqual([
+    [0, 1, 2],
+    [3, 4],
+  ]);
+  net.cut.clear();
+  await net.line.run(40_000);
+  expect([up(0), up(4)]).toEqual([
+    [0, 1, 2, 3, 4],
+    [0, 1, 2, 3, 4],
+  ]);
+});
