@@ -87,7 +87,7 @@ export class Net {
     return {
       peerId,
       addresses: () => [`/ip4/127.0.0.1/tcp/1`],
-      async publish(topic, body) {
+      publish: async (topic, body) => {
         for (const to of this.hosts.keys()) {
           if (to === peerId) continue;
           send(peerId, to, () => void this.hosts.get(to)?.news.get(topic)?.(peerId, body));
@@ -132,7 +132,7 @@ export function hostParts(
   catalog = memorySettings(),
 ): Parts & { clock: HostClock } {
   const clock = new HostClock(net.line);
-  let seed = [...self].reduce((sum, char) => sum * 31 + char.charCodeAt(0), 7);
+  let seed = Buffer.from(self).reduce((sum, byte) => sum * 31 + byte, 7);
   const bytes = (length: number) =>
     Uint8Array.from({ length }, () => {
       seed = (Math.imul(seed, 1_103_515_245) + 12_345) & 0x7fffffff;
