@@ -2,6 +2,7 @@
  * The `ArtifactStore` port: content-addressed files with what is known of them beside them.
  *
  *   <dir>/sha256/<hex>/rootfs.ext4, chunks.bin, <artifact id>.json …
+ *   <dir>/partial/<hex>/ what has been fetched so far (partial.ts)
  *
  * A new folder is made whole under `<dir>/staging` and becomes visible by one rename, so that a
  * crash leaves nothing or all of it; taking it away is one rename into the same place.
@@ -12,14 +13,17 @@ import { mkdir, open, readFile, rename, rm, stat, unlink } from "node:fs/promise
 import { join } from "node:path";
 import {
   AppError,
+  CHUNK_SIZE_BYTES,
   chunkCount,
   decodeChunkManifest,
   encodeChunkManifest,
   isSafeId,
+  type ArtifactRecord,
   type ArtifactSidecar,
   type ArtifactStore,
   type ChunkManifest,
   type Log,
+  type PartialArtifact,
   type StoredArtifact,
 } from "../domain/index.ts";
 import { replaceFile, syncFile, syncFolder, writeFileSynced } from "./durable.ts";
@@ -32,6 +36,7 @@ import {
   type ArtifactFolders,
   type HeldBytes,
 } from "./inventory.ts";
+import { Partials, readChunksAt } from "./partial.ts";
 import { findCorruptChunks } from "./scrub.ts";
 
 const FILE_MODE = 0o640;
@@ -56,7 +61,9 @@ export async function openArtifactStore(options: ArtifactStoreOptions): Promise<
   };
   await prepareFolders(folders);
   const held = await readInventory(folders, options.log);
-  const store = new FileArtifactStore(folders, held, options.log);
+  const partials = new Partials(join(options.dir, "partial"), options.log);
+  await partials.prepare();
+  const store = new FileArtifactStore(folders, held, partials, options.log);
   await store.settleNames();
   return store;
 }
@@ -64,6 +71,7 @@ export async function openArtifactStore(options: ArtifactStoreOptions): Promise<
 class FileArtifactStore implements ArtifactStore {
   readonly #folders: ArtifactFolders;
   readonly #held: Map<string, HeldBytes>;
+  readonly #partials: Partials;
   readonly #log: Log;
   /** Artifact id → hex of the bytes it names. */
   readonly #names = new Map<string, string>();
@@ -72,9 +80,15 @@ class FileArtifactStore implements ArtifactStore {
   #tail: Promise<unknown> = Promise.resolve();
   #counter = 0;
 
-  constructor(folders: ArtifactFolders, held: Map<string, HeldBytes>, log: Log) {
+  constructor(
+    folders: ArtifactFolders,
+    held: Map<string, HeldBytes>,
+    partials: Partials,
+    log: Log,
+  ) {
     this.#folders = folders;
     this.#held = held;
+    this.#partials = partials;
     this.#log = log;
   }
 
@@ -196,7 +210,50 @@ class FileArtifactStore implements ArtifactStore {
     }
   }
 
-  async verify(digest: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+  isSuspect(digest: string): boolean {
+    return this.#suspect.has(hexOf(digest));
+  }
+
+  async readChunks(digest: string, indexes: readonly number[]): Promise<readonly Uint8Array[]> {
+    const found = this.findDigest(digest);
+    if (found === undefined) throw missing(digest);
+    const { path, sizeBytes } = found;
+    try {
+      const file = await open(path, "r");
+      try {
+        const manifest = { sizeBytes, chunkSizeBytes: CHUNK_SIZE_BYTES };
+        return await readChunksAt(file, manifest, indexes);
+      } finally {
+        await file.close();
+      }
+    } catch (cause) {
+      throw missing(digest, cause);
+    }
+  }
+
+  openPartial(artifact: ArtifactRecord, manifest: ChunkManifest): Promise<PartialArtifact> {
+    assertSafe(artifact.artifact_id, "artifact id");
+    return this.#partials.open(hexOf(artifact.digest), manifest, (path) =>
+      this.publish(path, manifest, { artifact }),
+    );
+  }
+
+  partialManifest(digest: string): Promise<ChunkManifest | undefined> {
+    return this.#partials.manifest(hexOf(digest));
+  }
+
+  partials(): Promise<readonly string[]> {
+    return this.#partials.list();
+  }
+
+  discardPartial(digest: string): Promise<void> {
+    return this.#partials.discard(hexOf(digest));
+  }
+
+  async verify(
+    digest: string,
+    options: { signal?: AbortSignal; pace?: (bytes: number) => Promise<void> } = {},
+  ): Promise<void> {
     const hex = hexOf(digest);
     const bytes = this.findDigest(digest);
     if (bytes === undefined) throw missing(digest);

@@ -12,7 +12,7 @@ const BLOCK_BYTES = 1024 * 1024;
 export async function findCorruptChunks(
   path: string,
   manifest: ChunkManifest,
-  options: { signal?: AbortSignal } = {},
+  options: { signal?: AbortSignal; pace?: (bytes: number) => Promise<void> } = {},
 ): Promise<readonly number[]> {
   const { chunkSizeBytes, sizeBytes } = manifest;
   const perBlock = Math.max(1, Math.floor(BLOCK_BYTES / chunkSizeBytes));
@@ -26,6 +26,7 @@ export async function findCorruptChunks(
       options.signal?.throwIfAborted();
       const start = first * chunkSizeBytes;
       const wanted = Math.min(block.length, sizeBytes - start);
+      await options.pace?.(wanted);
       const { bytesRead } = await file.read(block, 0, wanted, start);
       for (let index = first; index < Math.min(first + perBlock, count); index++) {
         const from = (index - first) * chunkSizeBytes;

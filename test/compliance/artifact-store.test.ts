@@ -157,6 +157,44 @@ describe("the artifact store", () => {
       await store.verify(digest);
     }));
 
+  it("reads whole chunks of what it holds, the short last one too", () =>
+    withStore(async ({ store, publish }) => {
+      const bytes = imageBytes(1, 5, 300);
+      const { digest } = await publish("rfs-1", bytes);
+      const chunks = await store.readChunks(digest, [5, 0]);
+      expect(chunks.map(({ length }) => length)).toEqual([300, CHUNK_SIZE_BYTES]);
+      expect(Buffer.from(chunks[1] ?? []).equals(bytes.subarray(0, CHUNK_SIZE_BYTES))).toBe(true);
+      const gone = { code: "artifact_source_missing" };
+      await expect(store.readChunks(digest, [6])).rejects.toMatchObject(gone);
+      const other = `sha256:${"0".repeat(64)}`;
+      await expect(store.readChunks(other, [0])).rejects.toMatchObject(gone);
+    }));
+
+  it("suspects bytes from a failed check to their replacement, and reads at the pace told", () =>
+    withStore(async ({ store, publish }) => {
+      const bytes = imageBytes(1, 20);
+      const { digest, path } = await publish("rfs-1", bytes);
+      expect(store.isSuspect(digest)).toBe(false);
+      await overwrite(path, 0, 255);
+      let paced = 0;
+      const pace = async (read: number) => void (paced += read);
+      await expect(store.verify(digest, { pace })).rejects.toMatchObject({
+        code: "artifact_corrupt",
+      });
+      expect(paced).toBe(bytes.length);
+      expect(store.isSuspect(digest)).toBe(true);
+      const manifest = manifestOf(bytes);
+      const partial = await store.openPartial(sidecarOf("rfs-1", manifest).artifact, manifest);
+      for (let i = 0; i < partial.have.length; i++) {
+        const at = i * CHUNK_SIZE_BYTES;
+        if (partial.have.has(i)) continue;
+        await partial.writeChunk(i, bytes.subarray(at, at + CHUNK_SIZE_BYTES));
+      }
+      await partial.finish();
+      expect(store.isSuspect(digest)).toBe(false);
+      await store.verify(digest);
+    }));
+
   it("stops verifying when it is told to", () =>
     withStore(async ({ store, publish }) => {
       const { digest } = await publish("rfs-1", imageBytes(1, 40));
