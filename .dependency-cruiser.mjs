@@ -10,6 +10,13 @@ export default {
   forbidden: [
     only("domain", ["domain"], "the domain imports nothing but itself"),
     only("storage", ["storage", "domain"], "storage knows the domain only"),
+    only("gossip", ["gossip", "domain"], "gossip knows the domain only"),
+    {
+      name: "libp2p-in-one-place",
+      severity: "error",
+      from: { path: "^src/", pathNot: "^src/gossip/libp2p/" },
+      to: { path: "node_modules/(libp2p|@libp2p|@chainsafe|@multiformats)/" },
+    },
     only("ui", ["ui", "domain"], "ui knows the domain only"),
     {
       name: "domain-is-pure",
@@ -20,14 +27,14 @@ export default {
     {
       name: "across-folders-through-index",
       severity: "error",
-      from: { path: "^src/(storage|ui|daemon)/" },
+      from: { path: "^src/(storage|gossip|ui|daemon)/" },
       to: { path: "^src/domain/", pathNot: "^src/domain/(index|core)\\.ts$" },
     },
     {
-      name: "storage-and-ui-through-index",
+      name: "siblings-through-index",
       severity: "error",
       from: { path: "^src/daemon/" },
-      to: { path: "^src/(storage|ui)/", pathNot: "^src/(storage|ui)/index\\.ts$" },
+      to: { path: "^src/(storage|gossip|ui)/", pathNot: "^src/(storage|gossip|ui)/index\\.ts$" },
     },
     { name: "no-circular", severity: "error", from: {}, to: { circular: true } },
   ],

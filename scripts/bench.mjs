@@ -1,5 +1,5 @@
 // The figures of the README, as ratios from one run on this machine. `npm run bench -- image` runs one
-// of: image, sandboxes, service.
+// of: image, sandboxes, service, cluster, idle, records, swarm.
 import { execFileSync } from "node:child_process";
 import { cpus, loadavg, totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -10,6 +10,8 @@ execFileSync(process.execPath, [join(root, "scripts/setup.mjs"), "bench"], { std
 const parts = {
   image: async () => (await import("./bench/image.mjs")).benchImage(),
   sandboxes: async () => (await import("./bench/sandboxes.mjs")).benchSandboxes(),
+  cluster: async () => (await import("./bench/cluster.mjs")).benchCluster(),
+  idle: async () => (await import("./bench/cluster.mjs")).benchIdle(),
   service: async () => (await import("./bench/service.mjs")).benchService(),
 };
 const wanted = process.argv.slice(2);

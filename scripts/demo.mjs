@@ -13,6 +13,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const { values: options } = parseArgs({
   options: {
     exit: { type: "boolean", default: false },
+    nodes: { type: "string", default: "1" },
     driver: { type: "string" },
     "data-dir": { type: "string" },
     listen: { type: "string", default: "127.0.0.1:0" },
@@ -20,9 +21,12 @@ const { values: options } = parseArgs({
   },
 });
 if (options.help) {
-  console.log(`npm run demo -- [--exit] [--driver qemu|rootfs] [--listen HOST:PORT] [--data-dir DIR]
+  console.log(`npm run demo -- [--exit] [--nodes N] [--driver qemu|rootfs] [--listen HOST:PORT]
+                [--data-dir DIR]
 
 Makes a template from an image, starts a sandbox from its snapshot and asks it over HTTP.
+With --nodes N (2 to 9), N daemons on loopback become a cluster instead; their driver is rootfs
+when no other is asked for, because N guests at once are much for one machine.
 Stays up until Ctrl-C; --exit ends it after the checks (exit code 0 when all held).`);
   process.exit(0);
 }
@@ -158,10 +162,7 @@ async function run() {
 
   if (!options.exit) {
     step(`Everything is at ${url}/ui/ — Ctrl-C ends the demo`);
-    await new Promise((resolve) => {
-      process.once("SIGINT", resolve);
-      process.once("SIGTERM", resolve);
-    });
+    await interrupted();
   }
   step("Clean-up");
   await cli(["sandbox", "delete", sandbox.sandbox_id]);
@@ -170,9 +171,28 @@ async function run() {
   console.log("  sandbox, template and daemon are gone\n\nThe demo held.");
 }
 
+const interrupted = () =>
+  new Promise((resolve) => {
+    process.once("SIGINT", resolve);
+    process.once("SIGTERM", resolve);
+  });
+const count = Number(options.nodes);
+if (!Number.isInteger(count) || count < 1 || count > 9) {
+  console.error(`--nodes ${options.nodes}: must be 1 to 9`);
+  process.exit(2);
+}
+
+async function runCluster() {
+  const { runClusterDemo } = await import("./demo-cluster.mjs");
+  const flags = ["--log-level", "error", "--guest-dir", guestDir];
+  flags.push("--driver", options.driver ?? "rootfs");
+  const stay = options.exit ? undefined : interrupted();
+  await runClusterDemo({ main, work, count, flags, stay });
+}
+
 let code = 0;
 try {
-  await run();
+  await (count > 1 ? runCluster() : run());
 } catch (error) {
   console.error(`\nThe demo failed: ${error.message}`);
   code = 1;

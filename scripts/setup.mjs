@@ -34,12 +34,20 @@ const TEST = {
   curl: "/usr/bin/curl",
   openssl: "/usr/bin/openssl",
   procps: "/usr/bin/pgrep",
+  iproute2: "/sbin/ip",
 };
 const PACKAGES = {
   build: {},
   demo: DEMO,
   test: TEST,
-  bench: { ...TEST, debootstrap: "/usr/sbin/debootstrap", wrk: "/usr/bin/wrk" },
+  bench: {
+    ...TEST,
+    debootstrap: "/usr/sbin/debootstrap",
+    wrk: "/usr/bin/wrk",
+    serf: "/usr/bin/serf",
+    "etcd-server": "/usr/bin/etcd",
+    aria2: "/usr/bin/aria2c",
+  },
 };
 const wanted = PACKAGES[goal];
 if (wanted === undefined) {

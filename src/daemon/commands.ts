@@ -24,14 +24,27 @@ import {
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Artifacts } from "./build/artifacts.ts";
 import type { JobLog } from "./job-log.ts";
-import { failJob } from "./job-record.ts";
 import { KeyedQueue, type Records } from "./records.ts";
 import type { Sandboxes } from "./sandboxes.ts";
-import { targetNodes, type BuildsWorker } from "./workers/builds.ts";
+import { targetNodes, type Nodes } from "./nodes.ts";
+import type { BuildsWorker } from "./workers/builds.ts";
 import type { ReplicasWorker } from "./workers/replicas.ts";
+
+/** What is asked of the cluster as such. */
+export type ClusterCommands = Pick<
+  Commands,
+  | "createJoinToken"
+  | "revokeJoinToken"
+  | "joinCluster"
+  | "leaveCluster"
+  | "removeNode"
+  | "drainNode"
+>;
 
 export interface CommandParts {
   readonly catalog: Catalog;
+  readonly nodes: Nodes;
+  readonly cluster: ClusterCommands;
   readonly records: Records;
   readonly queries: Queries;
   readonly artifacts: Artifacts;
@@ -48,6 +61,9 @@ export interface CommandParts {
   readonly isDraining: () => boolean;
   readonly onResolveStage: (stage: string, milliseconds: number) => void;
 }
+
+/** A cancelled job ends within a moment where it runs; a dead leader's only with its session. */
+const CANCEL_WAIT_MS = 15_000;
 
 const sha256 = (text: string): Buffer => createHash("sha256").update(text).digest();
 
@@ -86,10 +102,26 @@ export function createCommands(parts: CommandParts): Commands {
     request: stored,
     runs: 0,
     phases: [],
+    submitted_to: parts.nodes.self,
     deadline_at: new Date(clock.now() + parts.jobDeadlineMs).toISOString(),
     created_at: now(),
     updated_at: now(),
   });
+
+  /** Resolves when the job has ended, or after a while. */
+  const jobEnd = async (id: string): Promise<void> => {
+    const over = new AbortController();
+    const unsubscribe = catalog.subscribe(() => {
+      const job = records.get("job", id);
+      if (job === undefined || !isActiveJob(job)) over.abort();
+    });
+    const job = records.get("job", id);
+    if (job !== undefined && isActiveJob(job)) {
+      await clock.sleep(CANCEL_WAIT_MS, { signal: over.signal }).catch(() => undefined);
+    }
+    unsubscribe();
+    await builds.settled(id);
+  };
 
   const cancel = async (id: string, actor: string): Promise<JobInfo> => {
     const job = records.get("job", id);
@@ -100,18 +132,13 @@ export function createCommands(parts: CommandParts): Commands {
         meta: { status: job.status },
       });
     }
-    await builds.cancel(id, actor);
-    // A job that no worker had taken up yet.
     await records.update("job", id, (current) =>
       current === undefined || !isActiveJob(current)
         ? undefined
-        : failJob(
-            current,
-            "cancel",
-            { message: `the job was cancelled by ${actor}`, code: "job_cancelled" },
-            now(),
-          ),
+        : { ...current, cancel_requested: true, cancelled_by: actor, updated_at: now() },
     );
+    // Whoever leads the template ends the job; when nobody can be, it stays asked for.
+    await jobEnd(id);
     return queries.job(id);
   };
 
@@ -135,13 +162,12 @@ export function createCommands(parts: CommandParts): Commands {
     }
     const located = clock.monotonic();
     parts.onResolveStage("request", located - began);
-    const nodes = new Map<string, NonNullable<ReturnType<typeof nodeOf>>>();
-    const nodeOf = (id: string) => catalog.get(id, "node", id)?.value;
+    const nodes = new Map<string, NonNullable<ReturnType<Nodes["get"]>>>();
     const all = [];
     for (const { value } of catalog.list("replica", { id: template.template_id })) {
       if (value === undefined) continue;
       all.push(value);
-      const node = nodeOf(value.node_id);
+      const node = parts.nodes.get(value.node_id);
       if (node !== undefined) nodes.set(node.node_id, node);
     }
     const replica = chooseReplica({
@@ -167,19 +193,29 @@ export function createCommands(parts: CommandParts): Commands {
     return result;
   };
 
+  /** @throws AppError template_in_use */
+  const assertUnused = (templateId: string): void => {
+    const own = sandboxes.list().filter((sandbox) => sandbox.template_id === templateId);
+    const ids = own.map((sandbox) => sandbox.sandbox_id);
+    let count = ids.length;
+    for (const { owner, value } of catalog.list("refs", { id: templateId })) {
+      if (value === undefined || owner === queries.nodeId) continue;
+      count += value.count;
+      ids.push(...value.sandboxes);
+    }
+    if (count === 0) return;
+    throw new AppError(
+      "template_in_use",
+      `template ${templateId} is in use by ${count} sandboxes: ${ids.slice(0, 5).join(", ")}`,
+      { meta: { template_id: templateId, sandboxes: ids } },
+    );
+  };
+
   const deleteTemplate = async (id: string, force: boolean, actor: string) => {
     const info = queries.template(id);
     const templateId = info.template_id;
-    const users = sandboxes.list().filter((sandbox) => sandbox.template_id === templateId);
     // Looked at before anything is marked, also when forced (spec §4.6).
-    if (users.length > 0 && info.status !== "FAILED") {
-      const ids = users.map((sandbox) => sandbox.sandbox_id);
-      throw new AppError(
-        "template_in_use",
-        `template ${templateId} is in use by ${ids.length} sandboxes: ${ids.slice(0, 5).join(", ")}`,
-        { meta: { template_id: templateId, sandboxes: ids } },
-      );
-    }
+    if (info.status !== "FAILED") assertUnused(templateId);
     const jobs = [...records.list("job")].filter((job) => job.template_id === templateId);
     for (const job of jobs.filter(isActiveJob)) {
       if (!force) {
@@ -192,7 +228,7 @@ export function createCommands(parts: CommandParts): Commands {
       await cancel(job.job_id, actor);
     }
     const template = records.get("template", templateId);
-    await records.update("template", templateId, () => null);
+    await records.update("template", templateId, (current) => (current ? null : undefined));
     await replicas.settled(templateId);
     const artifactIds = new Set([template?.artifact_id, ...jobs.map((job) => job.artifact_id)]);
     for (const artifactId of [...artifactIds].sort()) {
@@ -201,18 +237,20 @@ export function createCommands(parts: CommandParts): Commands {
       }
     }
     for (const job of jobs) {
-      await records.update("job", job.job_id, () => null);
+      await records.update("job", job.job_id, (current) => (current ? null : undefined));
       await parts.jobLog.remove(job.job_id);
     }
+    await records.update("leader", templateId, (current) => (current ? null : undefined));
     return { template_id: templateId };
   };
 
   return {
+    ...parts.cluster,
     async createFromImage(request, context) {
       refuseWhenDraining();
       parts.checkReference(request.source_image_ref);
       const stored = normalizeFromImage(request);
-      targetNodes(catalog, stored);
+      targetNodes(parts.nodes.all(), stored.distribution_scope ?? []);
       const job = newJob(stored, request.request_id ?? context.requestId);
       if (request.registry_password !== undefined) {
         builds.keepCredentials(job.job_id, {

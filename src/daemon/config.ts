@@ -36,6 +36,9 @@ export const listenSchema = z.string().transform((text, context) => {
   return { host: match[1] ?? match[2] ?? "", port };
 });
 
+const MULTIADDR = /^\/(ip4|ip6|dns|dns4|dns6)\/[^/\s]+\/tcp\/\d{1,5}$/;
+const TERM_RANGE = "must be 0.5 to 600 seconds";
+
 export const configSchema = z.strictObject({
   data_dir: z
     .string()
@@ -47,6 +50,32 @@ export const configSchema = z.strictObject({
     .refine(isSafeId, "must be letters, digits, dots and dashes")
     .describe("this node's name; default: the host name"),
   listen: listenSchema.prefault("127.0.0.1:7330").describe("HTTP address; port 0 takes a free one"),
+  p2p_listen: z
+    .string()
+    .regex(MULTIADDR, "must be a multiaddr as /ip4/0.0.0.0/tcp/7331")
+    .default("/ip4/0.0.0.0/tcp/7331")
+    .describe("where a member of a cluster listens for the others; a node alone does not"),
+  p2p_announce: list
+    .default([])
+    .describe("multiaddrs at which others reach this node, when they are not its own"),
+  join: z.string().default("").describe("join token of a cluster, used at the first start only"),
+  session_term: z
+    .union(
+      [
+        z.number(),
+        z
+          .string()
+          .regex(/^\d+(\.\d+)?$/)
+          .transform(Number),
+      ],
+      TERM_RANGE,
+    )
+    .pipe(z.number().min(0.5, TERM_RANGE).max(600, TERM_RANGE))
+    .default(LIMITS.sessionTermMs / 1_000)
+    .describe("seconds after which a leader that is gone is succeeded"),
+  upload_limit: count(0, 1_000_000)
+    .default(0)
+    .describe("MiB/s that this node sends of artifacts to others; 0: no limit"),
   driver: z
     .enum(["auto", "qemu", "rootfs"])
     .default("auto")

@@ -41,12 +41,19 @@ export function createEventHub(clock: Clock, random: Random): EventHub {
   };
 }
 
+/** Too many or of no use to a reader; the cluster as a whole has an event of its own. */
+const NOT_TOLD: ReadonlySet<string> = new Set(["holding", "refs", "session", "leader", "cluster"]);
+
 /** Replicated entries as events; a replica's subject is its template. */
 export function publishEntries(catalog: Catalog, hub: EventHub): () => void {
   return catalog.subscribe((entry: Entry) => {
-    if (entry.kind === "holding") return;
+    if (NOT_TOLD.has(entry.kind)) return;
     const data = (entry.value ?? { deleted: true }) as Record<string, unknown>;
-    hub.publish(entry.kind, entry.id, entry.kind === "job" ? withoutRequest(data) : data);
+    hub.publish(
+      entry.kind as ChangeEvent["type"],
+      entry.id,
+      entry.kind === "job" ? withoutRequest(data) : data,
+    );
   });
 }
 

@@ -8,6 +8,11 @@ import type { EventHub } from "./events.ts";
 
 export interface JobLog {
   append(jobId: string, level: JobLogLine["level"], message: string): void;
+  /**
+   * Lines from now on are numbered from `sequence` at least, so that lines that several nodes keep
+   * of one job stay in order.
+   */
+  startAt(jobId: string, sequence: number): void;
   read(jobId: string, options?: { after?: number; limit?: number }): Promise<JobLogLine[]>;
   /** Resolves when all that was appended is stored. */
   flush(): Promise<void>;
@@ -58,6 +63,11 @@ export function createJobLog(catalog: Catalog, hub: EventHub, clock: Clock, log:
       writing = writing
         .then(() => store(jobId, { at, level, message: text }))
         .catch((error: unknown) => log.warn("job log line lost", { job_id: jobId, err: error }));
+    },
+    startAt(jobId, sequence) {
+      writing = writing
+        .then(() => sequenceOf(jobId))
+        .then((counter) => void (counter.next = Math.max(counter.next, sequence)));
     },
     async read(jobId, options = {}) {
       await writing;

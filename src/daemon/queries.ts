@@ -7,9 +7,10 @@ import {
   type ArtifactInfo,
   type ArtifactRecord,
   type Catalog,
+  type ClusterView,
   type JobInfo,
+  type JobLogLine,
   type JobRecord,
-  type NodeFact,
   type Overview,
   type Page,
   type PageRequest,
@@ -17,15 +18,26 @@ import {
   type Random,
   type ReplicaStatus,
   type SandboxInfo,
+  type SwarmView,
   type TemplateInfo,
   type TemplateRecord,
 } from "../domain/index.ts";
 import type { EventHub } from "./events.ts";
 import type { JobLog } from "./job-log.ts";
+import type { Nodes } from "./nodes.ts";
+import { workersOf } from "./workers/job-run.ts";
 
 export interface QueryParts {
   readonly catalog: Catalog;
-  readonly nodeId: string;
+  readonly nodes: Nodes;
+  /** Lines of a job's log that another node keeps. @throws AppError peer_unreachable */
+  readonly askJobLog: (
+    nodeId: string,
+    jobId: string,
+    options: { after?: number; limit?: number },
+  ) => Promise<readonly JobLogLine[]>;
+  readonly cluster: () => ClusterView;
+  readonly swarms: () => readonly SwarmView[];
   readonly hub: EventHub;
   readonly jobLog: JobLog;
   readonly random: Random;
@@ -64,7 +76,8 @@ const templateKey = (info: TemplateInfo) => `${info.updated_at}/${info.template_
 const jobKey = (job: { created_at: string; job_id: string }) => `${job.created_at}/${job.job_id}`;
 
 export function createQueries(parts: QueryParts): Queries {
-  const { catalog, nodeId, hub, jobLog } = parts;
+  const { catalog, hub, jobLog } = parts;
+  const nodeId = parts.nodes.self;
   const record = {
     template: (id: string) => catalog.get(CLUSTER, "template", id)?.value,
     job: (id: string) => catalog.get(CLUSTER, "job", id)?.value,
@@ -73,7 +86,6 @@ export function createQueries(parts: QueryParts): Queries {
   const values = <T>(entries: Iterable<{ value?: T }>): T[] =>
     [...entries].flatMap(({ value }) => (value === undefined ? [] : [value]));
   const replicas = (id: string): ReplicaStatus[] => values(catalog.list("replica", { id }));
-  const nodes = (): NodeFact[] => values(catalog.list("node"));
 
   const templateInfo = (template: TemplateRecord): TemplateInfo =>
     templateView(
@@ -118,6 +130,7 @@ export function createQueries(parts: QueryParts): Queries {
   catalog.subscribe(({ kind }) => {
     if (kind === "template" || kind === "replica" || kind === "node") revision++;
   });
+  parts.nodes.onChange(() => revision++);
   const queries: Queries = {
     nodeId,
     overview: () => overview(queries, nodeId),
@@ -162,9 +175,16 @@ export function createQueries(parts: QueryParts): Queries {
       }
       return jobInfo(job);
     },
-    jobLog(id, options) {
-      queries.job(id);
-      return jobLog.read(id, options);
+    async jobLog(id, options = {}) {
+      const others = workersOf(queries.job(id)).filter((node) => node !== nodeId);
+      const own = await jobLog.read(id, options);
+      if (others.length === 0) return own;
+      const asked = await Promise.allSettled(
+        others.map((node) => parts.askJobLog(node, id, options)),
+      );
+      const lines = asked.flatMap((answer) => (answer.status === "fulfilled" ? answer.value : []));
+      const sorted = [...own, ...lines].sort((a, b) => a.sequence - b.sequence);
+      return sorted.slice(0, options.limit ?? LIMITS.jobLogLines);
     },
     artifact(id) {
       const artifact = record.artifact(id);
@@ -174,10 +194,17 @@ export function createQueries(parts: QueryParts): Queries {
       return artifactInfo(artifact);
     },
     listArtifacts: () => values(catalog.list("artifact")).map(artifactInfo),
-    nodes,
+    cluster: () => parts.cluster(),
+    swarms(artifactId) {
+      const all = parts.swarms();
+      if (artifactId === undefined) return all;
+      queries.artifact(artifactId);
+      return all.filter((swarm) => swarm.artifact_id === artifactId);
+    },
+    nodes: () => parts.nodes.all(),
     node(id) {
       const wanted = id === "self" ? nodeId : id;
-      const node = catalog.get(wanted, "node", wanted)?.value;
+      const node = parts.nodes.get(wanted);
       if (node === undefined) {
         throw new AppError("node_not_found", `node ${JSON.stringify(id)} not found`);
       }
@@ -266,7 +293,9 @@ function jobView(
   artifact: ArtifactRecord | undefined,
 ): JobInfo {
   let progress;
-  for (const entry of catalog.list("job-progress", { id: job.job_id })) progress = entry.value;
+  for (const { owner, value } of catalog.list("job-progress", { id: job.job_id })) {
+    if (progress === undefined || owner === job.worked_by) progress = value;
+  }
   return {
     ...job,
     pull_total_bytes: progress?.pull_total_bytes ?? 0,

@@ -1,12 +1,12 @@
 /**
- * Writing of replicated state. A record's version comes from a quorum; a lone node is its own
- * quorum (design §4), so here the change function runs against the node's own catalog, one change
- * of a record at a time. A fact's version is this node's own counter.
+ * Writing of replicated state. A record's version comes from a quorum of the voters (design §4); a
+ * fact's version is this node's own counter.
  */
 import PQueue from "p-queue";
 import { CLUSTER } from "../domain/index.ts";
 import type {
   Catalog,
+  Clock,
   Entry,
   EntryKind,
   FactKind,
@@ -15,6 +15,7 @@ import type {
   RecordKind,
   RecordValues,
 } from "../domain/index.ts";
+import { fenced, type Lease, type Registers } from "../gossip/index.ts";
 
 /** Runs work of one key in order, of different keys at the same time. */
 export class KeyedQueue {
@@ -36,15 +37,15 @@ export interface Records {
   list<K extends RecordKind>(kind: K): IterableIterator<RecordValues[K]>;
   /**
    * Reads, changes and durably writes one record. The change function answers the new value,
-   * `null` for a tombstone, or `undefined` to leave the record alone; what it throws is thrown
-   * here.
-   * @throws AppError catalog_degraded, catalog_unavailable
+   * `null` for a tombstone, or `undefined` to leave the record alone; it may be called several
+   * times, and what it throws is thrown here.
+   * @throws AppError no_quorum, catalog_degraded, catalog_unavailable; with a lease also fenced,
+   *   leadership_lost
    */
   update<K extends RecordKind>(
     kind: K,
     id: string,
     change: (current: RecordValues[K] | undefined) => RecordValues[K] | null | undefined,
-    local?: readonly LocalWrite[],
   ): Promise<RecordValues[K] | undefined>;
 }
 
@@ -69,8 +70,7 @@ const entryOf = (
   value: unknown,
 ): Entry => ({ owner, kind, id, version, ...(value === undefined ? {} : { value }) }) as Entry;
 
-export function createRecords(catalog: Catalog): Records {
-  const inOrder = new KeyedQueue();
+export function createRecords(catalog: Catalog, registers: Pick<Registers, "update">): Records {
   return {
     get: (kind, id) => catalog.get(CLUSTER, kind, id)?.value,
     *list(kind) {
@@ -78,22 +78,26 @@ export function createRecords(catalog: Catalog): Records {
         if (entry.value !== undefined) yield entry.value;
       }
     },
-    update: (kind, id, change, local = []) =>
-      inOrder.run(`${kind}/${id}`, async () => {
-        const current = catalog.get(CLUSTER, kind, id);
-        const next = change(current?.value);
-        if (next === undefined) return current?.value;
-        const version = (current?.version ?? 0) + 1;
-        const value = next === null ? undefined : next;
-        if (value === undefined && current?.value === undefined && local.length === 0) return value;
-        await catalog.merge([entryOf(CLUSTER, kind, id, version, value)], { local });
-        return value;
-      }),
+    async update(kind, id, change) {
+      return (await registers.update(kind, id, change))?.value;
+    },
   };
 }
 
-export function createFacts(catalog: Catalog, nodeId: string): Facts {
+/** The same records, written under a leadership: a later leader's records are not overwritten. */
+export const ledRecords = (records: Records, lease: Lease): Records => ({
+  ...records,
+  update: (kind, id, change) => records.update(kind, id, fenced(lease, change)),
+});
+
+/**
+ * A fact's first version is the time of its first writing: a node whose catalog was lost writes
+ * above what its peers still hold of it.
+ */
+export function createFacts(catalog: Catalog, clock: Clock, nodeId: string): Facts {
   const inOrder = new KeyedQueue();
+  const versionAfter = (current: { readonly version: number } | undefined) =>
+    (current?.version ?? Math.max(0, Math.floor(clock.now()))) + 1;
   return {
     nodeId,
     get: (kind, id) => catalog.get(nodeId, kind, id)?.value,
@@ -104,10 +108,7 @@ export function createFacts(catalog: Catalog, nodeId: string): Facts {
           if (options.local !== undefined) await catalog.merge([], { local: options.local });
           return;
         }
-        await catalog.merge(
-          [entryOf(nodeId, kind, id, (current?.version ?? 0) + 1, value)],
-          options,
-        );
+        await catalog.merge([entryOf(nodeId, kind, id, versionAfter(current), value)], options);
       }),
   };
 }

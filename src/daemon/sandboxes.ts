@@ -19,9 +19,11 @@ import {
   type SandboxRequest,
 } from "../domain/index.ts";
 import type { EventHub } from "./events.ts";
+import type { Facts } from "./records.ts";
 
 export interface SandboxParts {
   readonly catalog: Catalog;
+  readonly facts: Facts;
   readonly driver: RuntimeDriver;
   readonly hub: EventHub;
   readonly clock: Clock;
@@ -56,19 +58,37 @@ export interface Sandboxes {
 }
 
 export function createSandboxes(parts: SandboxParts): Sandboxes {
-  const { catalog, driver, hub, clock, log } = parts;
+  const { catalog, facts, driver, hub, clock, log } = parts;
   const table = catalog.table("sandbox");
   const known = new Map<string, SandboxInfo>();
 
+  /** What other nodes must know before they let a template go. */
+  const publishRefs = (templateId: string): void => {
+    const users = [...known.values()].filter((info) => info.template_id === templateId);
+    const sandboxes = users.map((info) => info.sandbox_id).sort();
+    const value = {
+      template_id: templateId,
+      count: users.length,
+      sandboxes: sandboxes.slice(0, 5),
+    };
+    // No start waits for it: the node's own files are guarded by its own list.
+    facts
+      .put("refs", templateId, users.length === 0 ? undefined : value, { sync: false })
+      .catch((error: unknown) => log.warn("refs are not published", { err: error }));
+  };
   const store = async (info: SandboxInfo): Promise<SandboxInfo> => {
     await table.put(info.sandbox_id, info);
+    const isNew = !known.has(info.sandbox_id);
     known.set(info.sandbox_id, info);
+    if (isNew) publishRefs(info.template_id);
     hub.publish("sandbox", info.sandbox_id, info);
     return info;
   };
   const forget = async (sandboxId: string): Promise<void> => {
     await table.delete(sandboxId);
+    const gone = known.get(sandboxId);
     known.delete(sandboxId);
+    if (gone !== undefined) publishRefs(gone.template_id);
     hub.publish("sandbox", sandboxId, { sandbox_id: sandboxId, deleted: true });
   };
   const running = (info: SandboxInfo, started: DriverSandbox): SandboxInfo => ({
@@ -164,6 +184,9 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
         log.warn("sandbox that nobody owns is ended", { sandbox_id: id });
         await driver.stop(id);
       }
+      const stale = [...catalog.list("refs", { owner: parts.nodeId })].map(({ id }) => id);
+      const used = [...known.values()].map((info) => info.template_id);
+      for (const templateId of new Set([...stale, ...used])) publishRefs(templateId);
       const reaped = await driver.reap();
       if (reaped.length > 0) log.warn("leftover VM processes ended", { pids: reaped });
     },

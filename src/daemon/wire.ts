@@ -2,60 +2,44 @@
  * The composition root: opens what a daemon needs in order, joins adapters to ports, and takes it
  * all down again in reverse. Nothing here decides anything.
  */
-import { mkdir, readdir, rm, writeFile, rename } from "node:fs/promises";
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { cpus, networkInterfaces, totalmem } from "node:os";
 import { join } from "node:path";
 import {
-  AppError,
-  LIMITS,
+  CLUSTER,
+  isAppError,
   type Catalog,
   type Clock,
+  type ClusterConfig,
   type Commands,
   type Log,
   type Platform,
   type Queries,
-  type Random,
 } from "../domain/index.ts";
-import {
-  createAudit,
-  createIdempotencyStore,
-  openArtifactStore,
-  openCatalog,
-} from "../storage/index.ts";
-import { createUi } from "../ui/index.ts";
 import { readBakePlan } from "./bake.ts";
-import { createArtifacts } from "./build/artifacts.ts";
+import { createArtifacts, type Artifacts } from "./build/artifacts.ts";
 import { createRootfsBuilder } from "./build/rootfs-builder.ts";
 import { parseReference } from "./build/source/reference.ts";
 import { createImageSource } from "./build/source/source.ts";
 import { assertDiskSpace } from "./build/disk-space.ts";
+import { answerAsks } from "./asks.ts";
+import { createClusterService } from "./cluster-service.ts";
+import { clusterView } from "./cluster-view.ts";
 import { createCommands, trimJobs } from "./commands.ts";
-import type { Config } from "./config.ts";
-import { createEventHub, publishEntries } from "./events.ts";
-import type { Health } from "./health.ts";
-import { createApp } from "./http/app.ts";
-import { listen, type Listening } from "./http/server.ts";
-import { createJobLog } from "./job-log.ts";
-import type { Metrics } from "./metrics.ts";
+import { openDoor } from "./door.ts";
+import type { Listening } from "./http/server.ts";
+import type { DaemonParts } from "./parts.ts";
+import { openState, type Closers, type State } from "./state.ts";
+import { coverageOf } from "./coverage.ts";
 import { createQueries } from "./queries.ts";
-import { createFacts, createRecords } from "./records.ts";
-import { isolatesGuests, readTokens, sourceOptions } from "./secrets.ts";
-import { endProcess, findVms } from "./runtime/qemu/vm-process.ts";
+import { isolatesGuests, sourceOptions } from "./secrets.ts";
 import { createDriver } from "./runtime/select.ts";
 import { createSandboxes } from "./sandboxes.ts";
 import { BuildsWorker } from "./workers/builds.ts";
 import { createNodeFact } from "./workers/node-fact.ts";
+import { PlacementWorker } from "./workers/placement.ts";
 import { ReplicasWorker } from "./workers/replicas.ts";
-
-export interface DaemonParts {
-  readonly config: Config;
-  readonly version: string;
-  readonly log: Log;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly metrics: Metrics;
-  readonly health: Health;
-}
+import { ScrubWorker } from "./workers/scrub.ts";
 
 export interface Daemon {
   readonly catalog: Catalog;
@@ -66,47 +50,15 @@ export interface Daemon {
   status(): string;
   /** False when the core has not finished a round of its own for long, whatever timers still do. */
   alive(): boolean;
+  /** Resolves with the reason when everything in the process is to be started anew. */
+  readonly restartWanted: Promise<string>;
   /** Parks work at a step, closes listeners and catalog. Sandboxes go on. */
   stop(): Promise<void>;
 }
 
-type Closers = (() => Promise<void>)[];
-
+const CLUSTER_EVENT_MS = 1_000;
 /** The core's own heartbeat: the node's fact goes through the catalog's writer. */
 const ROUND_MS = 15_000;
-
-const DIRECTORIES = [
-  "catalog",
-  "artifacts",
-  "templates",
-  "snapshots",
-  "sandboxes",
-  "work",
-] as const;
-type Directories = Readonly<Record<(typeof DIRECTORIES)[number], string>>;
-
-async function makeDirectories(dataDir: string): Promise<Directories> {
-  const made = DIRECTORIES.map(async (name) => {
-    const path = join(dataDir, name);
-    await mkdir(path, { recursive: true, mode: 0o750 }).catch((cause: unknown) => {
-      throw new AppError("config_invalid", `data_dir = ${dataDir}: ${path} cannot be made`, {
-        cause,
-      });
-    });
-    return [name, path] as const;
-  });
-  return Object.fromEntries(await Promise.all(made)) as Directories;
-}
-
-/**
- * What a dead daemon left in its scratch folder; only after the catalog's lock is ours. A guest
- * that was on trial there is ended first: later the driver could not tell it from its own trial.
- */
-async function emptyWork(dir: string, clock: Clock): Promise<void> {
-  for (const { id } of await findVms([dir])) await endProcess(id, clock);
-  for (const name of await readdir(dir))
-    await rm(join(dir, name), { recursive: true, force: true });
-}
 
 /** The first address of this host that others could reach, else loopback. */
 function ownAddress(): string {
@@ -136,25 +88,6 @@ export async function startDaemon(parts: DaemonParts): Promise<Daemon> {
   }
 }
 
-async function openState(parts: DaemonParts, opened: Closers) {
-  const { config, log, clock, random } = parts;
-  const dirs = await makeDirectories(config.data_dir);
-  const catalog = await openCatalog({ dir: dirs.catalog, log, clock });
-  opened.push(() => catalog.close());
-  await emptyWork(dirs.work, clock);
-  const store = await openArtifactStore({ dir: dirs.artifacts, workDir: dirs.work, log });
-  const hub = createEventHub(clock, random);
-  const unsubscribe = publishEntries(catalog, hub);
-  opened.push(async () => unsubscribe());
-  const records = createRecords(catalog);
-  const facts = createFacts(catalog, config.node_id);
-  const jobLog = createJobLog(catalog, hub, clock, log);
-  opened.push(() => jobLog.flush());
-  return { dirs, catalog, store, hub, records, facts, jobLog };
-}
-
-type State = Awaited<ReturnType<typeof openState>>;
-
 async function openRuntime(parts: DaemonParts, state: State, opened: Closers) {
   const { config, log, clock, random, metrics } = parts;
   const { driver, detail } = await createDriver({
@@ -170,6 +103,7 @@ async function openRuntime(parts: DaemonParts, state: State, opened: Closers) {
   opened.push(() => driver.close({ keepSandboxes: true }));
   const sandboxes = createSandboxes({
     catalog: state.catalog,
+    facts: state.facts,
     driver,
     hub: state.hub,
     clock,
@@ -211,6 +145,14 @@ async function createBuilds(parts: DaemonParts, state: State) {
     random,
     log: log.child({ module: "artifacts" }),
     assertSpace: (image) => assertDiskSpace(state.dirs.work, image),
+    isBuilding: (builder) => isLedBy(state.catalog, builder),
+    isHeldElsewhere: (artifactId) =>
+      [...state.catalog.list("holding", { id: artifactId })].some(
+        ({ owner, value }) =>
+          value?.complete === true &&
+          owner !== config.node_id &&
+          state.nodes.get(owner)?.healthy === true,
+      ),
   });
   const scratch = (jobId: string) => join(state.dirs.work, `job-${jobId}`);
   const builds = new BuildsWorker({
@@ -229,8 +171,32 @@ async function createBuilds(parts: DaemonParts, state: State) {
     bakePlan: (request) =>
       readBakePlan(request, { caFile: config.ca_file, envdPath: config.envd_path }),
     onJobEnd: (job) => metrics.jobEnded(job),
+    askCredentials: (job) => state.asks.credentials(job),
+  });
+  answerAsks({
+    transport: state.cluster.transport,
+    members: state.cluster.members,
+    records: state.records,
+    jobLog: state.jobLog,
+    credentialsOf: (jobId) => builds.credentialsOf(jobId),
   });
   return { artifacts, builds };
+}
+
+/** True while that node's leadership of that epoch is in force, as far as is known here. */
+function isLedBy(
+  catalog: Catalog,
+  { node_id, template_id, epoch }: { node_id: string; template_id: string; epoch: number },
+): boolean {
+  const leader = catalog.get(CLUSTER, "leader", template_id)?.value;
+  const session = catalog.get(CLUSTER, "session", node_id)?.value;
+  return (
+    leader?.epoch === epoch &&
+    leader.node_id === node_id &&
+    !leader.released &&
+    session?.ended === false &&
+    session.incarnation === leader.incarnation
+  );
 }
 
 /** Work that nothing else triggers: a slow timer per activity, ended with the daemon. */
@@ -254,55 +220,6 @@ function every({ clock, log }: DaemonParts, milliseconds: number, work: () => un
   };
 }
 
-/** The page and the API on their listeners; streams end before connections do. */
-async function openDoor(
-  parts: DaemonParts,
-  core: { catalog: Catalog; queries: Queries; commands: Commands },
-  opened: Closers,
-): Promise<Listening> {
-  const { config, log, clock, random, health, metrics, version } = parts;
-  const { catalog, queries, commands } = core;
-  const closing = new AbortController();
-  const ui = createUi({
-    queries,
-    commands,
-    version,
-    clock,
-    random,
-    log: log.child({ module: "ui" }),
-    signal: closing.signal,
-  });
-  const app = createApp({
-    queries,
-    commands,
-    idempotency: createIdempotencyStore(catalog, clock),
-    audit: createAudit(catalog.table("audit"), clock),
-    health,
-    metrics: metrics.registry,
-    ui,
-    auth: { tokens: await readTokens(config) },
-    log: log.child({ module: "http" }),
-    clock,
-    random,
-    version,
-    allowedHosts: config.allowed_hosts,
-  });
-  const { host, port } = config.listen;
-  const listening = await listen({
-    app,
-    host,
-    port,
-    socketPath: join(config.data_dir, "templatecenter.sock"),
-    log,
-    clock,
-  });
-  opened.push(() => {
-    closing.abort();
-    return listening.close(LIMITS.shutdownGraceMs / 2);
-  });
-  return listening;
-}
-
 async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   const { config, log, clock, random, health, metrics, version } = parts;
   const state = await openState(parts, opened);
@@ -310,10 +227,37 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   const { artifacts, builds } = await createBuilds(parts, state);
   const { catalog, records } = state;
   let draining = false;
-  const queries = createQueries({ ...state, ...runtime, nodeId: config.node_id, random });
+  const view = () => clusterView({ ...state, clock });
+  let restart: (reason: string) => void = () => undefined;
+  const restartWanted = new Promise<string>((resolve) => (restart = resolve));
+  const { membership, cluster } = state;
+  const connect = (key: string) =>
+    membership.connect(key, () => admitsStrangers(state.cluster.members.config(), clock));
+  const clusterCommands = createClusterService({
+    ...state,
+    clock,
+    random,
+    log: log.child({ module: "cluster" }),
+    dataDir: config.data_dir,
+    nodeId: config.node_id,
+    catalogId: membership.catalogId,
+    forgetIdentity: () => membership.forgetIdentity(),
+    connect,
+    restart,
+    view,
+  });
+  const queries = createQueries({
+    ...state,
+    ...runtime,
+    random,
+    askJobLog: (nodeId, jobId, options) => state.asks.jobLog(nodeId, jobId, options),
+    cluster: view,
+    swarms: () => cluster.swarm.views(),
+  });
   const commands = createCommands({
     ...state,
     ...runtime,
+    cluster: clusterCommands,
     artifacts,
     builds,
     queries,
@@ -337,20 +281,41 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     address: () => door.listening?.url ?? "",
     cpuCount: Math.max(1, cpus().length),
     memoryBytes: totalmem(),
+    isFilled: () => isFilled(state),
   });
-  await artifacts.recover();
+  if (membership.file !== undefined) {
+    cluster.attach(await connect(membership.file.preshared_key));
+  }
+  await cluster.start();
+  const recover = () => recoverArtifacts(artifacts, log);
+  await recover();
   await runtime.sandboxes.recover();
   await publishNode();
   health.opened(catalog);
   metrics.watch({ catalog, queries });
   await runtime.replicas.start();
   opened.push(() => runtime.replicas.stop());
-  const unsubscribe = catalog.subscribe((entry) => {
-    if (entry.kind === "job") builds.reconcile();
+  builds.start();
+  const placement = new PlacementWorker({
+    ...state,
+    clock,
+    log: log.child({ module: "placement" }),
   });
-  builds.reconcile();
+  placement.start();
+  const scrub = new ScrubWorker({
+    ...state,
+    clock,
+    log: log.child({ module: "scrub" }),
+  });
+  scrub.start();
+  opened.push(() => scrub.stop());
+  opened.push(announceCluster(state, clock));
+  const unsubscribe = catalog.subscribe((entry) => {
+    if (entry.kind === "artifact" && entry.value === undefined) void recover();
+  });
   opened.push(async () => {
     unsubscribe();
+    placement.stop();
     await builds.stop();
   });
 
@@ -381,6 +346,8 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     every(parts, 30_000, () => {
       builds.reconcile();
       runtime.replicas.reconcile();
+      placement.reconcile();
+      return recover();
     }),
     every(parts, 60_000, () => trimJobs(records, state.jobLog)),
   ];
@@ -391,6 +358,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     commands,
     listening,
     status,
+    restartWanted,
     alive: () => clock.monotonic() - lastRound < 4 * ROUND_MS,
     async stop() {
       draining = true;
@@ -405,4 +373,67 @@ async function writeDaemonFile(dataDir: string, content: Record<string, unknown>
   const path = join(dataDir, "daemon.json");
   await writeFile(`${path}.new`, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o640 });
   await rename(`${path}.new`, path);
+}
+
+/** What needs a quorum waits for one: the slow timer tries again. */
+async function recoverArtifacts(artifacts: Artifacts, log: Log): Promise<void> {
+  try {
+    await artifacts.recover();
+  } catch (error) {
+    if (!isAppError(error) || !error.row.retryable) throw error;
+    log.info("artifacts on the disk are taken into the catalog when there is a quorum");
+  }
+}
+
+const admitsStrangers = (config: ClusterConfig | undefined, clock: Clock): boolean =>
+  Object.values(config?.tokens ?? {}).some(
+    (token) => token.uses_left > 0 && Date.parse(token.expires_at) > clock.now(),
+  );
+
+/** Alone, or in touch with the others and with everything here that they want here. */
+function isFilled({ catalog, nodes, cluster }: State): boolean {
+  const { members, replication } = cluster;
+  const isInTouch =
+    members.others().length === 0 || replication.peers().some((peer) => peer.inSync === true);
+  const own = coverageOf(catalog, nodes).get(members.self);
+  return isInTouch && own !== undefined && own.ready >= own.wanted;
+}
+
+/** One event for whatever changed about the cluster, at most one a second; the view is asked for. */
+function announceCluster({ catalog, cluster, hub }: State, clock: Clock): () => Promise<void> {
+  let timer: { cancel(): void } | undefined;
+  const soon = () => {
+    timer ??= clock.after(CLUSTER_EVENT_MS, () => {
+      timer = undefined;
+      hub.publish("cluster", "cluster", {});
+    });
+  };
+  const off = [
+    cluster.liveness.onChange(soon),
+    cluster.members.onChange(soon),
+    catalog.subscribe(({ kind }) => {
+      if (kind === "leader") soon();
+    }),
+  ];
+  let last = "";
+  const stopSwarms = everySoOften(clock, () => {
+    for (const swarm of cluster.swarm.views()) {
+      const text = JSON.stringify(swarm);
+      if (text !== last) hub.publish("swarm", swarm.artifact_id, {});
+      last = text;
+    }
+  });
+  return async () => {
+    timer?.cancel();
+    stopSwarms();
+    for (const stop of off) stop();
+  };
+}
+
+function everySoOften(clock: Clock, work: () => void): () => void {
+  let timer = clock.after(CLUSTER_EVENT_MS, function again() {
+    work();
+    timer = clock.after(CLUSTER_EVENT_MS, again);
+  });
+  return () => timer.cancel();
 }

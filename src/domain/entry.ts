@@ -19,6 +19,16 @@ import {
   type ReplicaStatus,
   type TemplateRecord,
 } from "./schema.ts";
+import {
+  clusterConfigSchema,
+  leaderSchema,
+  refsSchema,
+  sessionSchema,
+  type ClusterConfig,
+  type LeaderRecord,
+  type RefsFact,
+  type SessionRecord,
+} from "./cluster.ts";
 
 export const CLUSTER = "@cluster";
 
@@ -26,6 +36,9 @@ export interface RecordValues {
   template: TemplateRecord;
   job: JobRecord;
   artifact: ArtifactRecord;
+  cluster: ClusterConfig;
+  session: SessionRecord;
+  leader: LeaderRecord;
 }
 
 export interface FactValues {
@@ -33,6 +46,7 @@ export interface FactValues {
   replica: ReplicaStatus;
   holding: Holding;
   "job-progress": JobProgress;
+  refs: RefsFact;
 }
 
 export type EntryValues = RecordValues & FactValues;
@@ -49,7 +63,24 @@ export const ENTRY_SCHEMAS = {
   replica: replicaSchema,
   holding: holdingSchema,
   "job-progress": jobProgressSchema,
+  cluster: clusterConfigSchema,
+  session: sessionSchema,
+  leader: leaderSchema,
+  refs: refsSchema,
 } as const satisfies Record<EntryKind, unknown>;
+
+/** Kinds whose owner is the cluster; a version of any other is its owner's own counter. */
+export const RECORD_KINDS = [
+  "template",
+  "job",
+  "artifact",
+  "cluster",
+  "session",
+  "leader",
+] as const satisfies readonly RecordKind[];
+
+export const isRecordKind = (kind: string): kind is RecordKind =>
+  (RECORD_KINDS as readonly string[]).includes(kind);
 
 export interface Entry<K extends EntryKind = EntryKind> {
   readonly owner: string;

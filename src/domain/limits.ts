@@ -16,6 +16,8 @@ export const LIMITS = {
   endedJobsKept: 1_000,
   /** Progress facts are written at most this often per job. */
   progressIntervalMs: 250,
+  /** A progress fact is spread at most this often. */
+  progressSpreadMs: 250,
   /** Answers of mutations kept for their Idempotency-Key. */
   idempotencyTtlMs: 24 * 60 * 60_000,
   /** Request bodies. */
@@ -31,4 +33,16 @@ export const LIMITS = {
   shutdownGraceMs: 20_000,
   /** An artifact nobody asked for again is kept this long (spec §1.3). */
   artifactTtlMs: 7 * 24 * 60 * 60_000,
+  /** A leader that has not renewed its session for this long may be succeeded (design §4). */
+  sessionTermMs: 8_000,
+  /** An update of a record that no majority agreed to in this time is refused: no_quorum. */
+  registerTimeoutMs: 5_000,
+  /** One message to one voter: longer than a flush of a slow disk, shorter than an update. */
+  registerRequestTimeoutMs: 1_500,
+  /** One page of what a former voter held. */
+  registerDumpTimeoutMs: 5_000,
+  /** A voter that has been down for so long is replaced: a reboot takes less. */
+  voterReplacedAfterMs: 5 * 60_000,
+  /** An expired join token is shown for so long. */
+  joinTokenKeptMs: 24 * 60 * 60_000,
 } as const;

@@ -6,6 +6,7 @@ import type { ChunkManifest } from "./chunk-manifest.ts";
 import type { ComponentVersions } from "./compat.ts";
 import type { Entry, EntryKind } from "./entry.ts";
 import type { ArtifactRecord } from "./schema.ts";
+import type { Bitfield } from "./swarm.ts";
 
 /* ---- effects -------------------------------------------------------------------------------- */
 
@@ -299,7 +300,11 @@ export type LocalTableName =
   /** zero-padded sequence → audit row. */
   | "audit"
   /** small single values: node incarnation, KVM trial outcome, … */
-  | "setting";
+  | "setting"
+  /** kind NUL id → what this voter promised and accepted; "@voters" → its configuration. */
+  | "register"
+  /** peer id → up to where this node has pulled that peer's change feed. */
+  | "checkpoint";
 
 export interface LocalTable {
   get(key: string): Promise<unknown>;
@@ -339,10 +344,16 @@ export interface Catalog {
     entries: readonly Entry[],
     options?: { local?: readonly LocalWrite[]; sync?: boolean },
   ): Promise<readonly Entry[]>;
+  /** Takes entries out without a trace, tombstones too: what is spread no more by anybody. */
+  purge(
+    addresses: readonly { readonly owner: string; readonly kind: EntryKind; readonly id: string }[],
+  ): Promise<void>;
   subscribe(listener: (entry: Entry) => void): () => void;
   /** Changes applied after local sequence `since`, latest of each entry only, oldest first. */
   changes(since: number, limit: number): Promise<readonly { sequence: number; entry: Entry }[]>;
-  /** Order-independent hash of all (owner, kind, id, version), hex. */
+  /** The local sequence of the newest change. */
+  sequence(): number;
+  /** Order-independent hash of (owner, kind, id, version) of all live entries, hex. */
   stateHash(): string;
   table(name: LocalTableName): LocalTable;
   health(): CatalogHealth;
@@ -361,6 +372,26 @@ export interface StoredArtifact {
   readonly digest: string;
   readonly path: string;
   readonly sizeBytes: number;
+}
+
+/**
+ * An artifact of which only some chunks are here. What a checkpoint has confirmed is still there
+ * after a crash; `close` keeps it for the next time.
+ */
+export interface PartialArtifact {
+  readonly digest: string;
+  readonly manifest: ChunkManifest;
+  /** The chunks that are here, holes included. Live: for reading only. */
+  readonly have: Bitfield;
+  /** @param bytes verified by the caller, of the chunk's exact length */
+  writeChunk(index: number, bytes: Uint8Array): Promise<void>;
+  /** @throws AppError artifact_source_missing for a chunk that is not here */
+  readChunks(indexes: readonly number[]): Promise<readonly Uint8Array[]>;
+  /** Flushes the bytes, then the map of what is here. */
+  checkpoint(): Promise<void>;
+  /** Publishes it as an ordinary artifact. @throws AppError artifact_corrupt if chunks lack */
+  finish(): Promise<StoredArtifact>;
+  close(): Promise<void>;
 }
 
 export interface ArtifactStore {
@@ -390,7 +421,25 @@ export interface ArtifactStore {
    * Recomputes every chunk. @throws AppError artifact_corrupt naming the chunks,
    * artifact_source_missing
    */
-  verify(digest: string, options?: { signal?: AbortSignal }): Promise<void>;
+  verify(
+    digest: string,
+    options?: { signal?: AbortSignal; pace?: (bytes: number) => Promise<void> },
+  ): Promise<void>;
+  /** True from a failed `verify` until the bytes were replaced or found right. */
+  isSuspect(digest: string): boolean;
+  /** Whole chunks of bytes that are held. @throws AppError artifact_source_missing */
+  readChunks(digest: string, indexes: readonly number[]): Promise<readonly Uint8Array[]>;
+  /**
+   * Opens what is here of an artifact, or begins it. Claimed chunks are hashed again. Open once
+   * at a time per digest.
+   */
+  openPartial(artifact: ArtifactRecord, manifest: ChunkManifest): Promise<PartialArtifact>;
+  /** The manifest kept beside a partial artifact. */
+  partialManifest(digest: string): Promise<ChunkManifest | undefined>;
+  /** Digests of the partial artifacts on disk. */
+  partials(): Promise<readonly string[]>;
+  /** No error if it is gone. */
+  discardPartial(digest: string): Promise<void>;
   /** Drops the artifact id, and the bytes with the last id that names them. */
   remove(artifactId: string): Promise<void>;
   /** What is on disk: read at start; half-published and scratch files have been swept. */

@@ -179,6 +179,10 @@ export const templateRecordSchema = z.looseObject({
   generation: z.number().int().nonnegative(),
   /** Nodes that shall hold a replica. */
   desired_nodes: z.array(shortText),
+  /** Node ids or addresses that may hold it; empty: every node, those that join later too. */
+  distribution_scope: z.array(shortText).optional(),
+  /** Of the leader that wrote it last: a lower one may not write it again. */
+  epoch: z.number().int().nonnegative().optional(),
   request: sandboxRequestSchema,
   last_error: z.string(),
   created_at: rfc3339,
@@ -215,6 +219,13 @@ export const jobRecordSchema = z.looseObject({
   /** The request without its password, as it is compared and resumed. */
   request: createFromImageSchema.partial().optional(),
   cancel_requested: z.boolean().optional(),
+  /** Who asked for it to be cancelled. */
+  cancelled_by: shortText.optional(),
+  /** Where it was asked for: registry credentials stay there, in memory. */
+  submitted_to: shortText.optional(),
+  /** Which node works on it, and the epoch of its leadership. */
+  worked_by: shortText.optional(),
+  epoch: z.number().int().nonnegative().optional(),
   /** How often a daemon took the job up. */
   runs: z.number().int().nonnegative(),
   phases: z.array(
@@ -275,6 +286,10 @@ export const artifactRecordSchema = z.looseObject({
   cube_egress_ca_fingerprint: shortText,
   cube_egress_ca_targets_written: z.number().int().nonnegative(),
   download_token: shortText,
+  /** While BUILDING: by whom, under which leadership. */
+  builder: z
+    .object({ node_id: shortText, template_id: shortText, epoch: z.number().int().nonnegative() })
+    .optional(),
   created_at: rfc3339,
   updated_at: rfc3339,
 });
@@ -286,6 +301,8 @@ export const holdingSchema = z.looseObject({
   digest: shortText,
   size_bytes: z.number().nonnegative(),
   complete: z.boolean(),
+  /** While it is fetched: how many of its chunks are here. */
+  have_chunks: z.number().int().nonnegative().optional(),
   verified_at: rfc3339.optional(),
 });
 export type Holding = z.infer<typeof holdingSchema>;
@@ -305,6 +322,8 @@ export const nodeFactSchema = z.looseObject({
   agent_version: shortText,
   kernel_version: shortText,
   versions_extra: stringMap,
+  /** Wire versions that it speaks, oldest and newest. */
+  wire: z.object({ min: z.number().int(), max: z.number().int() }).optional(),
   cpu_count: z.number().int().positive(),
   memory_bytes: z.number().nonnegative(),
   storage: z.object({
@@ -405,6 +424,8 @@ export const eventSchema = z.object({
     "replica",
     "node",
     "sandbox",
+    "cluster",
+    "swarm",
   ]),
   subject: z.string(),
   data: z.record(z.string(), z.unknown()),

@@ -16,6 +16,13 @@ import type {
   SandboxRequest,
   TemplateInfo,
 } from "./schema.ts";
+import type {
+  ClusterView,
+  CreatedToken,
+  CreateTokenRequest,
+  JoinRequest,
+  SwarmView,
+} from "./cluster.ts";
 
 export interface Page<T> {
   readonly items: readonly T[];
@@ -73,6 +80,10 @@ export interface Queries {
   sandboxes(): readonly SandboxInfo[];
   /** @throws AppError sandbox_not_found */
   sandbox(id: string): SandboxInfo;
+  /** Members, quorum, leaders, gossip health, as this node sees them now. */
+  cluster(): ClusterView;
+  /** Distributions under way, or the one of an artifact. @throws AppError artifact_not_found */
+  swarms(artifactId?: string): readonly SwarmView[];
   /** Every later change, in order. */
   subscribe(listener: (event: ChangeEvent) => void): () => void;
   /**
@@ -117,6 +128,22 @@ export interface Commands {
     token: string | undefined,
     range?: { start: number; end: number },
   ): Promise<{ info: ArtifactInfo; body: AsyncIterable<Uint8Array> }>;
+  /** Makes this node a cluster of one when it is alone. @throws AppError no_quorum */
+  createJoinToken(request: CreateTokenRequest, context: CallContext): Promise<CreatedToken>;
+  /** @throws AppError join_token_not_found, no_quorum, not_clustered */
+  revokeJoinToken(tokenId: string, context: CallContext): Promise<void>;
+  /**
+   * This node joins the cluster that made the token.
+   * @throws AppError already_clustered, node_has_templates, join_token_invalid, join_token_expired,
+   *   join_token_used, cluster_mismatch, node_name_taken, clock_skew, peer_unreachable, no_quorum
+   */
+  joinCluster(request: JoinRequest, context: CallContext): Promise<ClusterView>;
+  /** This node hands over and leaves; it is alone and empty afterwards. */
+  leaveCluster(context: CallContext): Promise<void>;
+  /** Takes a member out, whether it lives or not. @throws AppError node_not_found, no_quorum */
+  removeNode(nodeId: string, context: CallContext): Promise<void>;
+  /** @throws AppError node_not_found, no_quorum */
+  drainNode(nodeId: string, drained: boolean, context: CallContext): Promise<void>;
   /** The download token, for callers with the right to hand it out. */
   artifactToken(id: string): string;
 }

@@ -21,8 +21,8 @@ const WIRE = { min: 1, max: 1 } as const;
 const SKEW_MS = 5 * 60_000;
 const REMOVED_KEPT = 1_000;
 const BODY_BYTES = 65_536;
-/** A hello this recent, still connected, with another boot id: the identity runs twice. */
-const HELLO_FRESH_MS = 60_000;
+/** Boot ids remembered of each peer. */
+const BOOTS_KEPT = 8;
 const JOIN_TIMEOUT_MS = 10_000;
 
 const joinSchema = z.looseObject({
@@ -141,6 +141,13 @@ function admit(
   if (other !== undefined) {
     throw new AppError("identity_copied", `this identity is already the node ${other.node_id}`);
   }
+  if (config.voters.nodes.includes(body.node_id)) {
+    // A new node must not be taken for the voter that had its name, and whose promises it lacks.
+    throw new AppError(
+      "node_name_taken",
+      `the former ${body.node_id} still counts as a voter: try again when it has been replaced`,
+    );
+  }
   if (Date.parse(token.expires_at) <= nowMs) throw new AppError("join_token_expired");
   if (token.uses_left < 1) throw new AppError("join_token_used");
   const member = {
@@ -178,7 +185,7 @@ function remove(config: ClusterConfig, nodeId: string, at: string): ClusterConfi
 /** Takes the handler of protocol "join". */
 export function createAdmission(parts: AdmissionParts): Admission {
   const { transport, members, clock, registers, sha256Hex } = parts;
-  const hellos = new Map<PeerId, { bootId: string; at: number }>();
+  const hellos = new Map<PeerId, readonly string[]>();
   const stamp = () => new Date(clock.now()).toISOString();
 
   const change = async (
@@ -214,13 +221,14 @@ export function createAdmission(parts: AdmissionParts): Admission {
 
   const onHello = (from: PeerId, body: z.infer<typeof helloSchema>): Uint8Array => {
     const config = members.config();
-    const last = hellos.get(from);
-    const fresh = last !== undefined && clock.monotonic() - last.at < HELLO_FRESH_MS;
-    const conflict =
-      fresh && last.bootId !== body.boot_id && transport.connections().includes(from);
+    const boots = hellos.get(from) ?? [];
+    // A restarted daemon has a new boot id and never an earlier one again: two that take turns do.
+    const conflict = boots.slice(0, -1).includes(body.boot_id);
     const known = members.nodeOf(from) !== undefined;
     // Only of members, so that strangers cannot fill the map.
-    if (known && !conflict) hellos.set(from, { bootId: body.boot_id, at: clock.monotonic() });
+    if (known && !boots.includes(body.boot_id)) {
+      hellos.set(from, [...boots, body.boot_id].slice(-BOOTS_KEPT));
+    }
     const status = known ? "member" : config?.removed[from] !== undefined ? "removed" : "unknown";
     return encode({
       status,
@@ -300,8 +308,8 @@ export function createAdmission(parts: AdmissionParts): Admission {
       const body = encode({ type: "hello", cluster_id: clusterId, boot_id: parts.bootId });
       const bytes = await transport.request(peer, "join", body, options);
       const answer = decode(helloAnswerSchema, bytes, BODY_BYTES);
-      if (answer.cluster_id !== clusterId) throw new AppError("cluster_mismatch");
       if (answer.status === "removed") throw new AppError("node_removed");
+      if (answer.cluster_id !== clusterId) throw new AppError("cluster_mismatch");
       if (answer.conflict) {
         throw new AppError("identity_copied", "another daemon runs with this node's identity");
       }

@@ -24,9 +24,15 @@ import { canonicalValue } from "./codec.ts";
 import { levelDatabase, type Database, type Operation } from "./database.ts";
 import { Degraded } from "./degraded.ts";
 import type { Held, HeldEntries } from "./held.ts";
-import { ceilingOperation, loadCatalog, nextCeiling, type LoadedCatalog } from "./load.ts";
+import {
+  ceilingOperation,
+  forgetReplicated,
+  loadCatalog,
+  nextCeiling,
+  type LoadedCatalog,
+} from "./load.ts";
 import { Quarantine } from "./quarantine.ts";
-import { assertKeyPart, entryKey } from "./spaces.ts";
+import { assertKeyPart, changeKey, entryKey, type EntryAddress } from "./spaces.ts";
 import { localOperation, localTable } from "./tables.ts";
 import { GroupWriter } from "./writer.ts";
 
@@ -35,6 +41,8 @@ export interface CatalogOptions {
   readonly dir: string;
   readonly log: Log;
   readonly clock: Clock;
+  /** Begins without what was replicated before: this node has changed sides. */
+  readonly forgetReplicated?: boolean;
   /** Called when the catalog stops or starts being writable. */
   readonly onChange?: (health: CatalogHealth) => void;
   /** Another store than LevelDB: tests pass one in memory. */
@@ -66,6 +74,7 @@ export async function openCatalog(options: CatalogOptions): Promise<OpenedCatalo
   await database.open();
   try {
     const quarantine = new Quarantine({ database, clock: options.clock, log: options.log });
+    if (options.forgetReplicated === true) await forgetReplicated(database);
     const loaded = await loadCatalog(database, quarantine);
     return new LevelCatalog(database, quarantine, loaded, options);
   } catch (error) {
@@ -78,6 +87,8 @@ export async function openCatalog(options: CatalogOptions): Promise<OpenedCatalo
 }
 
 interface Submission {
+  /** Entries to be taken out. */
+  readonly purged?: readonly EntryAddress[];
   readonly entries: readonly Entry[];
   readonly operations: readonly Operation[];
   readonly sync: boolean;
@@ -143,6 +154,13 @@ class LevelCatalog implements OpenedCatalog {
     });
   }
 
+  async purge(addresses: readonly EntryAddress[]): Promise<void> {
+    this.#assertOpen();
+    this.#degraded.assertWritable();
+    if (addresses.length === 0) return;
+    await this.#writer.submit({ entries: [], operations: [], sync: false, purged: addresses });
+  }
+
   subscribe(listener: (entry: Entry) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -154,6 +172,10 @@ class LevelCatalog implements OpenedCatalog {
   ): Promise<readonly { sequence: number; entry: Entry }[]> {
     this.#assertOpen();
     return readChanges(this.#database, this.#held, since, limit);
+  }
+
+  sequence(): number {
+    return this.#sequence;
   }
 
   stateHash(): string {
@@ -224,11 +246,19 @@ class LevelCatalog implements OpenedCatalog {
       changeOperations(held, this.#held.get(held.entry)?.sequence),
     );
     for (const submission of group) operations.push(...submission.operations);
+    const purged = group.flatMap((submission) => submission.purged ?? []);
+    for (const address of purged) {
+      const held = changed.get(entryKey(address)) ?? this.#held.get(address);
+      if (held === undefined) continue;
+      operations.push({ type: "del", key: entryKey(address) });
+      operations.push({ type: "del", key: changeKey(held.sequence) });
+    }
     await this.#write(
       operations,
       group.some(({ sync }) => sync),
     );
     for (const held of changed.values()) this.#held.set(held);
+    for (const address of purged) this.#held.delete(address);
     this.#writes += group.length;
     for (const entry of results.flat()) this.#tell(entry);
     return results;

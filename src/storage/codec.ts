@@ -78,6 +78,10 @@ const VALUE_MIGRATIONS: Record<EntryKind, readonly Migration[]> = {
   replica: [],
   holding: [],
   "job-progress": [],
+  cluster: [],
+  session: [],
+  leader: [],
+  refs: [],
 };
 
 const positive = (value: unknown): number => {

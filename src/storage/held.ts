@@ -52,13 +52,31 @@ export class HeldEntries {
     const old = owners[at];
     if (old?.entry.owner === entry.owner) {
       this.#count(old.entry, -1);
-      this.#hash.remove(old.entry);
+      if (old.entry.value !== undefined) this.#hash.remove(old.entry);
       owners[at] = held;
     } else {
       owners.splice(at, 0, held);
     }
     this.#count(entry, 1);
-    this.#hash.add(entry);
+    // Tombstones are not in it: nodes drop them at different times, and one that was missed shows
+    // as a live entry elsewhere.
+    if (entry.value !== undefined) this.#hash.add(entry);
+  }
+
+  /** Takes the entry out without a trace. */
+  delete(address: EntryAddress): void {
+    const shelf = this.#shelves.get(address.kind);
+    const owners = shelf?.byId.get(address.id);
+    const at = owners?.findIndex(({ entry }) => entry.owner === address.owner) ?? -1;
+    if (shelf === undefined || owners === undefined || at < 0) return;
+    const [old] = owners.splice(at, 1);
+    if (old !== undefined) {
+      this.#count(old.entry, -1);
+      if (old.entry.value !== undefined) this.#hash.remove(old.entry);
+    }
+    if (owners.length > 0) return;
+    shelf.byId.delete(address.id);
+    shelf.ids.splice(lowerBound(shelf.ids, address.id, itself), 1);
   }
 
   /** Live entries of a kind, by id, then owner; as they are when the iteration starts. */

@@ -5,7 +5,7 @@ import { entryCodec, isEntryKind, jsonCodec } from "./codec.ts";
 import type { Database, Operation } from "./database.ts";
 import { HeldEntries } from "./held.ts";
 import type { Quarantine } from "./quarantine.ts";
-import { SPACES, parseEntryKey, spaceKey, spaceRange } from "./spaces.ts";
+import { SPACES, TABLE_SPACES, parseEntryKey, spaceKey, spaceRange } from "./spaces.ts";
 
 /** Of the catalog as a whole: raised when an older program could not work with it at all. */
 const CATALOG_SCHEMA = 1;
@@ -105,4 +105,20 @@ export async function loadCatalog(
   const ceiling = nextCeiling(sequence);
   await database.batch([...mending, ceilingOperation(ceiling)], { sync: true });
   return { held, sequence, ceiling };
+}
+
+/**
+ * Drops what was replicated and what this node promised as a voter; rows that are about this host
+ * only stay. For a node that enters or leaves a cluster. May be cut off and called again.
+ */
+export async function forgetReplicated(database: Database): Promise<void> {
+  const { entry, change } = SPACES;
+  for (const space of [entry, change, TABLE_SPACES.register, TABLE_SPACES.checkpoint]) {
+    for await (const page of database.pages(spaceRange(space))) {
+      await database.batch(
+        page.map(([key]) => ({ type: "del" as const, key })),
+        { sync: true },
+      );
+    }
+  }
 }

@@ -6,7 +6,8 @@
  *   01 entry       kind NUL id NUL owner → { version, sequence, value? }   (codec per kind)
  *   02 change      sequence             → [kind, id, owner]    latest change of each entry only
  *   03 quarantine  time NUL old key     → { reason, at, key, base64 }
- *   10 driver-snapshot, 11 sandbox, 12 job-log, 13 idempotency, 14 audit, 15 setting: local tables
+ *   10 driver-snapshot, 11 sandbox, 12 job-log, 13 idempotency, 14 audit, 15 setting,
+ *   16 register, 17 checkpoint: local tables
  */
 import { AppError, type EntryKind, type LocalTableName } from "../domain/index.ts";
 
@@ -24,6 +25,8 @@ export const TABLE_SPACES = {
   idempotency: "13",
   audit: "14",
   setting: "15",
+  register: "16",
+  checkpoint: "17",
 } as const satisfies Record<LocalTableName, string>;
 
 export type Space =

@@ -49,7 +49,9 @@ async function act(
   return c.redirect(await submissions.once(key, () => run(form, contextOf(c))), 303);
 }
 
-const ask = (ui: Ui, c: UiContext, section: "templates" | "jobs" | "nodes", what: Confirmation) =>
+type Section = "templates" | "jobs" | "nodes" | "cluster";
+
+const ask = (ui: Ui, c: UiContext, section: Section, what: Confirmation) =>
   ui.show(c, {
     title: what.title,
     tone: "warn",
@@ -65,6 +67,7 @@ export function registerActions(app: Hono<UiEnv>, ui: Ui): void {
   registerTemplateActions(app, ui, submissions);
   registerJobActions(app, ui, submissions);
   registerSandboxActions(app, ui, submissions);
+  registerNodeActions(app, ui, submissions);
   app.post("/settings", async (c) => {
     const form = await readForm(c);
     keepSettings(c, ui.queries.nodeId, readSettings(form));
@@ -198,4 +201,33 @@ function registerSandboxActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissio
       return withNotice(`/ui/nodes/${box.node_id}`, "sandbox-stopped");
     }),
   );
+}
+
+function registerNodeActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions): void {
+  for (const drained of [true, false]) {
+    const verb = drained ? "drain" : "undrain";
+    app.get(`/nodes/:id/${verb}`, (c) => {
+      const node = ui.queries.node(c.req.param("id"));
+      return ask(ui, c, "cluster", {
+        title: drained ? `Drain ${node.node_id}?` : `End the drain of ${node.node_id}?`,
+        effects: drained
+          ? [
+              "It gives up what it leads, and gets no new template.",
+              "What it holds stays: sandboxes go on and start there as before.",
+            ]
+          : ["It leads again, and gets the templates that it lacks."],
+        action: `/ui/nodes/${node.node_id}/${verb}`,
+        verb: drained ? "Drain node" : "End drain",
+        kind: drained ? "danger" : "primary",
+        command: commandLines.drain(node.node_id, drained),
+        back: "/ui/cluster",
+      });
+    });
+    app.post(`/nodes/:id/${verb}`, (c) =>
+      act(c, submissions, async (_form, context) => {
+        await ui.commands.drainNode(c.req.param("id"), drained, context);
+        return withNotice("/ui/cluster", drained ? "node-drained" : "node-undrained");
+      }),
+    );
+  }
 }

@@ -19,5 +19,8 @@ export const commandLines = {
   runSandbox: (templateId: string): string => line("sandbox", "run", templateId),
   deleteSandbox: (id: string): string => line("sandbox", "delete", id),
   sandboxes: (): string => line("sandbox", "list"),
+  cluster: (): string => line("cluster", "status"),
+  drain: (node: string, drained: boolean): string =>
+    line("cluster", drained ? "drain" : "undrain", node),
   nodes: (): string => line("node", "list"),
 } as const;

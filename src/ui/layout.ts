@@ -21,7 +21,7 @@ export interface PageContext {
 export interface PageView {
   readonly title: string;
   readonly tone: Tone;
-  readonly section: "overview" | "templates" | "jobs" | "nodes" | "help";
+  readonly section: "overview" | "templates" | "jobs" | "nodes" | "cluster" | "help";
   /** The page's own address with its query. */
   readonly path: string;
   /** The same resource in the API. */
@@ -39,6 +39,7 @@ const SECTIONS = [
   ["templates", "/ui/templates", "Templates", "t"],
   ["jobs", "/ui/jobs", "Jobs", "j"],
   ["nodes", "/ui/nodes", "Nodes", "n"],
+  ["cluster", "/ui/cluster", "Cluster", "c"],
 ] as const;
 
 const header = (view: PageView, page: PageContext): Html =>

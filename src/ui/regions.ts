@@ -12,6 +12,14 @@ import { sandboxTable } from "./fragments/sandbox-table.ts";
 import { templateRow } from "./fragments/template-row.ts";
 import { activeJobs, attentionList, recentTemplates, tiles } from "./fragments/overview-parts.ts";
 import { jobFacts, jobHead } from "./fragments/job-head.ts";
+import {
+  divergenceList,
+  leaderTable,
+  memberTable,
+  quorumCard,
+  swarmList,
+} from "./fragments/cluster-parts.ts";
+import { clusterSentence } from "./pages/cluster.ts";
 import { nodeCard, nodeFacts } from "./fragments/node-facts.ts";
 import { templateFacts, templateHead } from "./fragments/template-head.ts";
 import { jobSentence, templateSentence } from "./view-models.ts";
@@ -235,6 +243,25 @@ function nodesTopic(queries: Queries): Topic {
   };
 }
 
+function clusterTopic(queries: Queries): Topic {
+  const parts: readonly Region[] = [
+    { id: "quorum", render: () => quorumCard(queries.cluster()) },
+    { id: "members", render: (now) => memberTable(queries.cluster(), now) },
+    { id: "leaders", render: (now) => leaderTable(queries.cluster(), now) },
+    { id: "divergence", render: (now) => divergenceList(queries.cluster(), now) },
+  ];
+  const swarms: Region = { id: "swarms", render: () => swarmList(queries.swarms()) };
+  return {
+    touched: (event) => {
+      if (event.type === "swarm") return [swarms];
+      return ["cluster", "node", "replica"].includes(event.type) ? parts : [];
+    },
+    refetch: () => undefined,
+    logJob: undefined,
+    sentence: () => clusterSentence(queries.cluster()),
+  };
+}
+
 /** The topic of that name, such as `jobs` or `template:tpl-…`; undefined when there is none. */
 export function topicOf(queries: Queries, name: string): Topic | undefined {
   const [kind = "", id = ""] = name.split(":", 2);
@@ -249,6 +276,8 @@ export function topicOf(queries: Queries, name: string): Topic | undefined {
       return jobsTopic(queries);
     case "job":
       return jobTopic(queries, id);
+    case "cluster":
+      return clusterTopic(queries);
     case "nodes":
       return nodesTopic(queries);
     case "node":

@@ -19,6 +19,7 @@ import { layout, type PageContext } from "./layout.ts";
 import { helpPage } from "./pages/help.ts";
 import { jobPage } from "./pages/job.ts";
 import { jobsPage, templatesPage, type ListFilter } from "./pages/list.ts";
+import { clusterPage } from "./pages/cluster.ts";
 import { nodePage, nodesPage } from "./pages/nodes.ts";
 import { overviewPage } from "./pages/overview.ts";
 import { problemPage } from "./pages/problem.ts";
@@ -216,6 +217,23 @@ function registerPages(app: Hono<UiEnv>, ui: Ui): void {
         command: commandLines.nodes(),
         streamUrl: streamUrl(ui, "nodes"),
         body: nodesPage(queries.nodes(), clock.now()),
+      })
+    );
+  });
+  app.get("/cluster", async (c) => {
+    const view = queries.cluster();
+    const isWell = view.quorum.available && view.divergence.length === 0;
+    return (
+      twin(c, "/v1/cluster") ??
+      ui.show(c, {
+        title: view.quorum.available ? "Cluster" : "No quorum: cluster",
+        tone: view.quorum.available ? (isWell ? "idle" : "warn") : "bad",
+        section: "cluster",
+        path: "/ui/cluster",
+        jsonUrl: "/v1/cluster",
+        command: commandLines.cluster(),
+        streamUrl: streamUrl(ui, "cluster"),
+        body: clusterPage(view, queries.swarms(), clock.now()),
       })
     );
   });

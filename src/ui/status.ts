@@ -26,6 +26,13 @@ const TONES: Readonly<Record<Shape, Tone>> = {
 const SHAPES: Readonly<Record<string, Shape>> = {
   READY: "ready",
   OK: "ready",
+  ALIVE: "ready",
+  IN_SYNC: "ready",
+  WARMING: "building",
+  SUSPECT: "stale",
+  BEHIND: "stale",
+  DEAD: "failed",
+  NO_QUORUM: "failed",
   HEALTHY: "ready",
   DISTRIBUTED: "building",
   PENDING: "waiting",
@@ -78,10 +85,10 @@ export function nodeStatus(node: { healthy: boolean; drained: boolean }): Status
 /** In the order of help and legend. */
 export const LEGEND: readonly { shape: Shape; tone: Tone; words: string }[] = [
   { shape: "ready", tone: "ok", words: "ready, healthy, OK: nothing to do" },
-  { shape: "building", tone: "busy", words: "running, building: work is under way" },
+  { shape: "building", tone: "busy", words: "running, building, warming: work is under way" },
   { shape: "waiting", tone: "idle", words: "pending: waits for its turn" },
   { shape: "stale", tone: "warn", words: "partially ready, stale, drained: usable, look at it" },
-  { shape: "failed", tone: "bad", words: "failed, unhealthy: needs you" },
+  { shape: "failed", tone: "bad", words: "failed, unhealthy, dead, no quorum: needs you" },
   { shape: "deleting", tone: "warn", words: "deleting, cleaning: going away" },
   { shape: "missing", tone: "idle", words: "missing, stopped: not there" },
   { shape: "unknown", tone: "idle", words: "unknown: nobody can tell" },

@@ -302,6 +302,8 @@ const NOTICES = {
   "job-cancelled": "The job was asked to stop.",
   "sandbox-started": "The sandbox runs.",
   "sandbox-stopped": "The sandbox was stopped.",
+  "node-drained": "The node is drained.",
+  "node-undrained": "The node takes part again.",
   "settings-saved": "Your settings were saved in this browser.",
 } as const;
 export type NoticeCode = keyof typeof NOTICES;

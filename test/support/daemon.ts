@@ -4,6 +4,7 @@ import { mkdtemp, readFile, readdir, readlink, rm } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Agent, fetch } from "undici";
 import { buildExecutable } from "./build.ts";
 
 export type Row = Record<string, unknown>;
@@ -61,20 +62,33 @@ export class TestDaemon {
   readonly #main: string;
   #child: ChildProcess | undefined;
   #ended: Promise<number | string> = Promise.resolve(0);
+  readonly #namespace: string | undefined;
+  #agent: Agent | undefined;
   #output = "";
   url = "";
 
-  private constructor(dataDir: string, main: string, flags: readonly string[]) {
+  private constructor(
+    dataDir: string,
+    main: string,
+    flags: readonly string[],
+    namespace: string | undefined,
+  ) {
     this.dataDir = dataDir;
     this.#main = main;
     this.#flags = flags;
+    this.#namespace = namespace;
   }
 
   /** A fresh data folder; not started yet. */
-  static async make(driver: "rootfs" | "qemu", flags: readonly string[] = []) {
+  /** @param namespace of the network; the API is asked through its socket then */
+  static async make(
+    driver: "rootfs" | "qemu",
+    flags: readonly string[] = [],
+    namespace: string | undefined = undefined,
+  ) {
     const dataDir = await mkdtemp(join(tmpdir(), "tc-e2e-"));
     const all = ["--driver", driver, "--guest-dir", guestDir, "--log-level", "info", ...flags];
-    return new TestDaemon(dataDir, await buildExecutable(), all);
+    return new TestDaemon(dataDir, await buildExecutable(), all, namespace);
   }
 
   get pid(): number {
@@ -92,10 +106,16 @@ export class TestDaemon {
   async start(): Promise<number> {
     const began = performance.now();
     const args = ["daemon", "--data-dir", this.dataDir, "--listen", "127.0.0.1:0"];
-    const child = spawn(process.execPath, [this.#main, ...args, ...this.#flags], {
-      stdio: ["ignore", "ignore", "pipe"],
-    });
+    const command = [process.execPath, this.#main, ...args, ...this.#flags];
+    const inside = this.#namespace === undefined ? [] : ["ip", "netns", "exec", this.#namespace];
+    const [program = "", ...rest] = [...inside, ...command];
+    const child = spawn(program, rest, { stdio: ["ignore", "ignore", "pipe"] });
     this.#child = child;
+    // Node's own agent would keep a connection of the life before.
+    await this.#agent?.destroy();
+    const socketPath = join(this.dataDir, "templatecenter.sock");
+    this.#agent =
+      this.#namespace === undefined ? new Agent() : new Agent({ connect: { socketPath } });
     child.stderr.on("data", (bytes: Buffer) => (this.#output += bytes.toString()));
     this.#ended = new Promise((resolve) =>
       child.once("exit", (code, signal) => resolve(code ?? signal ?? "?")),
@@ -105,10 +125,19 @@ export class TestDaemon {
       const text = await readFile(join(this.dataDir, "daemon.json"), "utf8").catch(() => "{}");
       const { url, pid } = JSON.parse(text) as { url?: string; pid?: number };
       if (url === undefined || pid !== child.pid) return undefined;
-      const ready = await fetch(`${url}/readyz`).catch(() => undefined);
+      const ready = await this.fetch(url, "/readyz").catch(() => undefined);
       return ready?.ok === true ? url : undefined;
     });
     return performance.now() - began;
+  }
+
+  fetch(url: string, path: string, options: Parameters<typeof fetch>[1] = {}) {
+    const dispatcher = this.#agent;
+    return fetch(`${url}${path}`, dispatcher === undefined ? options : { ...options, dispatcher });
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child?.kill(name);
   }
 
   /** SIGKILL; resolves when the process is gone. */
@@ -128,6 +157,7 @@ export class TestDaemon {
   /** Ends the daemon and every guest below its folder, and removes the folder. */
   async remove(): Promise<void> {
     await this.kill();
+    await this.#agent?.destroy();
     await waitFor("guests to end", async () => {
       const pids = await processesBelow(this.dataDir);
       for (const pid of pids) {
@@ -143,7 +173,7 @@ export class TestDaemon {
   }
 
   async ask(method: string, path: string, body?: unknown): Promise<Answer> {
-    const response = await fetch(`${this.url}${path}`, {
+    const response = await this.fetch(this.url, path, {
       method,
       ...(body === undefined
         ? {}

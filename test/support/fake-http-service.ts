@@ -8,14 +8,17 @@ import {
   type ArtifactInfo,
   type CallContext,
   type ChangeEvent,
+  type ClusterView,
   type Commands,
   type CreateFromImageRequest,
   type JobInfo,
   type JobLogLine,
+  type MemberView,
   type NodeFact,
   type Queries,
   type ReplicaStatus,
   type SandboxInfo,
+  type SwarmView,
   type TemplateInfo,
 } from "../../src/domain/index.ts";
 
@@ -153,6 +156,7 @@ export const aSandbox = (over: Partial<SandboxInfo> = {}): SandboxInfo => ({
 });
 
 export interface FakeService {
+  cluster: ClusterView;
   readonly queries: Queries;
   readonly commands: Commands;
   readonly templates: TemplateInfo[];
@@ -267,6 +271,8 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
     },
     lastEventId: () => `${state.boot}.${state.sequence}`,
     resolveRevision: () => ++revision,
+    cluster: () => service.cluster,
+    swarms: (id) => aSwarms().filter((one) => id === undefined || one.artifact_id === id),
   };
 }
 
@@ -335,13 +341,150 @@ function commandsOf(service: Omit<FakeService, "commands">): Commands {
       return { info: service.queries.artifact(id), body: slice(range) };
     },
     artifactToken: () => "the-token",
+    async createJoinToken(request, context) {
+      enter("createJoinToken", request, context);
+      return { token_id: "tok-1", token: "tcj1.secret", expires_at: AT, uses_left: 1 };
+    },
+    async revokeJoinToken(id, context) {
+      enter("revokeJoinToken", id, context);
+    },
+    async joinCluster(request, context) {
+      enter("joinCluster", request, context);
+      return aCluster();
+    },
+    async leaveCluster(context) {
+      enter("leaveCluster", undefined, context);
+    },
+    async removeNode(id, context) {
+      enter("removeNode", id, context);
+      service.queries.node(id);
+    },
+    async drainNode(id, drained, context) {
+      enter("drainNode", { id, drained }, context);
+      service.queries.node(id);
+    },
   };
 }
+
+export const aLoneNode = (): ClusterView => ({
+  clustered: false,
+  cluster_id: "",
+  node_id: "node-1",
+  peer_id: "",
+  addresses: [],
+  state_hash: "00".repeat(16),
+  quorum: {
+    available: true,
+    note: "this node is alone and its own quorum",
+    number: 0,
+    voters: ["node-1"],
+    alive: ["node-1"],
+    changing: false,
+  },
+  members: [],
+  leaders: [],
+  sessions: [],
+  divergence: [],
+  tokens: [],
+  messages: {},
+});
+
+const aMember = (id: string, more: Partial<MemberView> = {}): MemberView => ({
+  node_id: id,
+  peer_id: `12D3KooW${id}`,
+  addresses: [`/ip4/10.0.0.${id.at(-1) ?? "1"}/tcp/7331`],
+  joined_at: AT,
+  drained: false,
+  self: id === "node-1",
+  voter: true,
+  liveness: "alive",
+  liveness_since: AT,
+  connected: true,
+  wanted: 8,
+  ready: 8,
+  coverage_pct: 100,
+  warm: true,
+  in_sync: true,
+  compared_at: AT,
+  lag_ms: 12,
+  leads: 0,
+  version: "0.2.0",
+  ...more,
+});
+
+/** Five nodes: one suspected, one being filled, one that disagrees. */
+export const aCluster = (): ClusterView => ({
+  ...aLoneNode(),
+  clustered: true,
+  cluster_id: "c1",
+  peer_id: "12D3KooWnode-1",
+  addresses: ["/ip4/10.0.0.1/tcp/7331"],
+  quorum: {
+    available: true,
+    note: "voter node-4 is down; 1 more may fail",
+    number: 4,
+    voters: ["node-1", "node-2", "node-3", "node-4", "node-5"],
+    alive: ["node-1", "node-2", "node-3", "node-5"],
+    changing: false,
+  },
+  members: [
+    aMember("node-1", { leads: 2 }),
+    aMember("node-2", { leads: 1, in_sync: false }),
+    aMember("node-3", { drained: true }),
+    aMember("node-4", { liveness: "suspect", connected: false, in_sync: null }),
+    aMember("node-5", { warm: false, ready: 5, coverage_pct: 62 }),
+  ],
+  leaders: [
+    { template_id: "tpl-1", node_id: "node-1", epoch: 3, since: AT, valid: true },
+    { template_id: "tpl-2", node_id: "node-2", epoch: 1, since: AT, valid: true },
+  ],
+  sessions: [{ node_id: "node-1", incarnation: 7, beat: 41, term_ms: 8_000, ended: false }],
+  divergence: [
+    {
+      node_id: "node-2",
+      since: AT,
+      count: 1,
+      entries: [{ owner: "node-4", kind: "replica", id: "tpl-1", here: 5, there: 4 }],
+    },
+  ],
+  tokens: [{ token_id: "tok-1", created_at: AT, expires_at: AT, uses_left: 1 }],
+  messages: { "changes:accepted": 812, "changes:rejected:schema": 1 },
+});
+
+export const aSwarms = (): SwarmView[] => [
+  {
+    artifact_id: "art-1",
+    digest: SHA,
+    size_bytes: 128 * 1024 * 1024,
+    chunk_count: 2_048,
+    nodes: [
+      aShare("node-1", { have_chunks: 2_048, complete: true, sent_bytes: 140_000_000 }),
+      aShare("node-2", { have_chunks: 1_300, sources: { "node-1": 50_000_000 }, down_bps: 9e6 }),
+      aShare("node-3", { have_chunks: 900, reused_chunks: 120 }),
+    ],
+  },
+];
+
+const aShare = (
+  node_id: string,
+  more: Partial<SwarmView["nodes"][number]>,
+): SwarmView["nodes"][number] => ({
+  node_id,
+  have_chunks: 0,
+  complete: false,
+  reused_chunks: 0,
+  sources: {},
+  sent_bytes: 0,
+  down_bps: 0,
+  up_bps: 0,
+  ...more,
+});
 
 /** One READY template with its job, artifact and replica. */
 export function createFakeService(): FakeService {
   const state: State = { boot: 1, sequence: 0, ring: [], listeners: new Set() };
   const base: Omit<FakeService, "queries" | "commands"> = {
+    cluster: aLoneNode(),
     templates: [aTemplate()],
     jobs: [aJob()],
     logs: new Map(),

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { rm } from "node:fs/promises";
 import {
   AppError,
+  CLUSTER,
   LIMITS,
   artifactIdOf,
   artifactMachine,
@@ -17,6 +18,7 @@ import {
   type ArtifactRecord,
   type ArtifactStore,
   type BakeInputs,
+  type Catalog,
   type Clock,
   type CreateFromImageRequest,
   type Holding,
@@ -43,15 +45,20 @@ export interface ArtifactSpec {
 }
 
 export interface EnsureHooks {
+  readonly builder: Builder;
   readonly signal: AbortSignal;
   readonly onProgress: (progress: RootfsBuildProgress) => void;
   readonly onLog: (message: string) => void;
 }
 
+/** Who builds, under which leadership: written into the record while it is BUILDING. */
+export type Builder = NonNullable<ArtifactRecord["builder"]>;
+
 export interface Artifacts {
   specOf(image: ResolvedImage, request: CreateFromImageRequest, bake: BakePlan): ArtifactSpec;
   /**
-   * The artifact of a spec, READY and on this node's disk; `fresh` when this call made its bytes.
+   * The artifact of a spec, READY and on the disk of this node or of another that is up; `fresh`
+   * when this call made its bytes. While another node builds it, waits for that.
    */
   ensure(
     spec: ArtifactSpec,
@@ -60,15 +67,20 @@ export interface Artifacts {
     bake: BakePlan,
     hooks: EnsureHooks,
   ): Promise<{ artifact: ArtifactRecord; fresh: boolean }>;
+  /** READY, with a file here or at a node that is up. */
+  isAvailable(artifact: ArtifactRecord | undefined): boolean;
   /** Removes file and record when no template and no active job names the artifact any more. */
   release(artifactId: string, except?: { jobId?: string; templateId?: string }): Promise<boolean>;
   /**
-   * At start: records and holdings from what is on disk; BUILDING records of a dead process fail.
+   * At start and when the records may be written again: records and holdings from what is on disk;
+   * this node's BUILDING records of a former life fail; files of deleted artifacts go.
+   * @throws AppError no_quorum
    */
   recover(): Promise<void>;
 }
 
 export interface ArtifactParts {
+  readonly catalog: Catalog;
   readonly records: Records;
   readonly facts: Facts;
   readonly store: ArtifactStore;
@@ -78,8 +90,14 @@ export interface ArtifactParts {
   readonly log: Log;
   /** Called before bytes are made. @throws AppError disk_space_low */
   readonly assertSpace: (image: ResolvedImage) => Promise<void>;
+  /** True while the leadership under which an artifact is BUILDING lasts. */
+  readonly isBuilding: (builder: Builder) => boolean;
+  /** True when another node that is up holds all of the artifact. */
+  readonly isHeldElsewhere: (artifactId: string) => boolean;
 }
 
+/** A builder that has died without a word is noticed by its leadership, looked at this often. */
+const WAIT_FOR_BUILDER_MS = 1_000;
 const BYTES_VERSION = 1;
 const DEFAULT_FREE_BYTES = 256 * 1024 ** 2;
 const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
@@ -104,16 +122,32 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     };
     return facts.put("holding", artifact.artifact_id, holding);
   };
-  const save = async (artifact: ArtifactRecord): Promise<ArtifactRecord> => {
-    await records.update("artifact", artifact.artifact_id, () => artifact);
-    return artifact;
-  };
+  const renew = async (artifact: ArtifactRecord): Promise<ArtifactRecord> =>
+    (await records.update("artifact", artifact.artifact_id, (current) =>
+      current?.status === "READY" ? { ...current, gc_deadline: deadline() } : undefined,
+    )) ?? artifact;
+
+  /** READY, with a file here or at a node that is up: rows 38 to 41 of spec §11. */
+  const isAvailable = (artifact: ArtifactRecord | undefined): boolean =>
+    artifact?.status === "READY" &&
+    artifact.image_config !== undefined &&
+    (isHere(artifact) || parts.isHeldElsewhere(artifact.artifact_id));
+  const isHere = (artifact: ArtifactRecord): boolean =>
+    store.find(artifact.artifact_id)?.digest === artifact.digest;
+  const isSame = (a: Builder | undefined, b: Builder): boolean =>
+    a?.node_id === b.node_id && a.template_id === b.template_id && a.epoch === b.epoch;
+  const isBuiltByOther = (artifact: ArtifactRecord | undefined, self: Builder): boolean =>
+    artifact?.status === "BUILDING" &&
+    artifact.builder !== undefined &&
+    !isSame(artifact.builder, self) &&
+    parts.isBuilding(artifact.builder);
 
   const claim = (
     spec: ArtifactSpec,
     image: ResolvedImage,
     request: CreateFromImageRequest,
     bake: BakePlan,
+    builder: Builder,
   ) =>
     records.update("artifact", spec.artifactId, (current) => {
       if (current !== undefined && current.template_spec_fingerprint !== spec.fingerprint) {
@@ -125,6 +159,7 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
           },
         );
       }
+      if (isAvailable(current) || isBuiltByOther(current, builder)) return undefined;
       return {
         artifact_id: spec.artifactId,
         template_spec_fingerprint: spec.fingerprint,
@@ -143,19 +178,17 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
         cube_egress_ca_baked: false,
         cube_egress_ca_fingerprint: bake.caFingerprint,
         cube_egress_ca_targets_written: 0,
-        download_token: parts.random.uuid(),
+        download_token: current?.download_token ?? parts.random.uuid(),
+        builder,
         created_at: current?.created_at ?? iso(),
         updated_at: iso(),
       };
     });
 
-  /** READY, with a usable file: rows 38 to 41 of spec §11. */
-  const usable = (artifact: ArtifactRecord | undefined): artifact is ArtifactRecord =>
-    artifact?.status === "READY" &&
-    artifact.image_config !== undefined &&
-    store.find(artifact.artifact_id)?.digest === artifact.digest;
-
-  const ready = (claimed: ArtifactRecord, made: Partial<ArtifactRecord>): ArtifactRecord => ({
+  const ready = (
+    { builder: _ended, ...claimed }: ArtifactRecord,
+    made: Partial<ArtifactRecord>,
+  ): ArtifactRecord => ({
     ...claimed,
     ...made,
     status: artifactMachine.next(claimed.artifact_id, claimed.status, "ready"),
@@ -164,7 +197,9 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
 
   const shareBytes = async (claimed: ArtifactRecord): Promise<ArtifactRecord | undefined> => {
     for (const other of records.list("artifact")) {
-      if (other.build_key !== claimed.build_key || !usable(other)) continue;
+      if (other.build_key !== claimed.build_key || other.status !== "READY" || !isHere(other)) {
+        continue;
+      }
       const artifact = ready(claimed, {
         digest: other.digest,
         ext4_size_bytes: other.ext4_size_bytes,
@@ -213,35 +248,101 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     }
   };
 
+  /** Resolves when the artifact's record has changed, or after a while. */
+  const recordChange = async (artifactId: string, signal: AbortSignal): Promise<void> => {
+    const changed = new AbortController();
+    const unsubscribe = parts.catalog.subscribe(({ kind, id }) => {
+      if (kind === "artifact" && id === artifactId) changed.abort();
+    });
+    try {
+      await clock
+        .sleep(WAIT_FOR_BUILDER_MS, { signal: AbortSignal.any([signal, changed.signal]) })
+        .catch(() => undefined);
+    } finally {
+      unsubscribe();
+    }
+    signal.throwIfAborted();
+  };
+
+  const make = async (
+    claimed: ArtifactRecord,
+    image: ResolvedImage,
+    request: CreateFromImageRequest,
+    bake: BakePlan,
+    hooks: EnsureHooks,
+  ): Promise<{ artifact: ArtifactRecord; fresh: boolean }> => {
+    const id = claimed.artifact_id;
+    try {
+      const shared = await shareBytes(claimed);
+      const artifact = shared ?? (await buildBytes(claimed, image, request, bake, hooks));
+      await records.update("artifact", id, (current) => {
+        if (isSame(current?.builder, hooks.builder)) return artifact;
+        // Another took over while this node was cut off; equal bytes do no harm.
+        if (current?.status === "READY") return undefined;
+        throw new AppError("fenced", `artifact ${id} is built by another leader now`);
+      });
+      await hold(artifact);
+      hooks.onLog(
+        shared === undefined
+          ? `artifact ${id} built: ${artifact.entries} entries, ${artifact.digest}`
+          : `artifact ${id} shares the bytes of an equal build`,
+      );
+      return { artifact, fresh: shared === undefined };
+    } catch (error) {
+      await records.update("artifact", id, (current) =>
+        current?.status === "BUILDING" && isSame(current.builder, hooks.builder)
+          ? { ...current, status: "FAILED", last_error: errorText(error), updated_at: iso() }
+          : undefined,
+      );
+      throw error;
+    }
+  };
+
   const ensure: Artifacts["ensure"] = (spec, image, request, bake, hooks) =>
     // One at a time per build key: a second request joins the running build and finds its result.
     oneBuild.run(spec.buildKey, async () => {
-      hooks.signal.throwIfAborted();
-      const known = records.get("artifact", spec.artifactId);
-      if (usable(known) && known.template_spec_fingerprint === spec.fingerprint) {
-        hooks.onLog(`artifact ${spec.artifactId} is here already and is used again`);
-        return { artifact: await save({ ...known, gc_deadline: deadline() }), fresh: false };
-      }
-      const claimed = (await claim(spec, image, request, bake)) as ArtifactRecord;
-      try {
-        const shared = await shareBytes(claimed);
-        const artifact = shared ?? (await buildBytes(claimed, image, request, bake, hooks));
-        await hold(await save(artifact));
-        hooks.onLog(
-          shared === undefined
-            ? `artifact ${spec.artifactId} built: ${artifact.entries} entries, ${artifact.digest}`
-            : `artifact ${spec.artifactId} shares the bytes of an equal build`,
-        );
-        return { artifact, fresh: shared === undefined };
-      } catch (error) {
-        await records.update("artifact", spec.artifactId, (current) =>
-          current?.status === "BUILDING"
-            ? { ...current, status: "FAILED", last_error: errorText(error), updated_at: iso() }
-            : undefined,
-        );
-        throw error;
+      for (let said = ""; ;) {
+        hooks.signal.throwIfAborted();
+        const claimed = await claim(spec, image, request, bake, hooks.builder);
+        if (claimed !== undefined && isAvailable(claimed)) {
+          hooks.onLog(`artifact ${spec.artifactId} exists already and is used again`);
+          return { artifact: await renew(claimed), fresh: false };
+        }
+        if (claimed !== undefined && isSame(claimed.builder, hooks.builder)) {
+          return make(claimed, image, request, bake, hooks);
+        }
+        const other = claimed?.builder?.node_id ?? "";
+        if (other !== said) hooks.onLog(`artifact ${spec.artifactId} is being built on ${other}`);
+        said = other;
+        await recordChange(spec.artifactId, hooks.signal);
       }
     });
+
+  /** Its builder was this node, under a leadership that has ended. */
+  const isOwnOfFormerLife = ({ builder }: ArtifactRecord): boolean =>
+    builder === undefined || (builder.node_id === facts.nodeId && !parts.isBuilding(builder));
+
+  const recoverHeld = async (artifact: ArtifactRecord): Promise<void> => {
+    const id = artifact.artifact_id;
+    const entry = parts.catalog.get(CLUSTER, "artifact", id);
+    const known = entry?.value;
+    if (entry !== undefined && known === undefined) {
+      log.info("files of a deleted artifact are removed", { artifact_id: id });
+      await store.remove(id);
+      return facts.put("holding", id, undefined);
+    }
+    if (known?.status === "READY" && known.digest !== artifact.digest) return;
+    if (known === undefined) log.warn("artifact found on disk", { artifact_id: id });
+    // A crash between publish and the record's write: the sidecar has the finished record.
+    if (known === undefined || (known.status === "BUILDING" && isOwnOfFormerLife(known))) {
+      await records.update("artifact", id, (current) =>
+        current === undefined || (current.status === "BUILDING" && isOwnOfFormerLife(current))
+          ? artifact
+          : undefined,
+      );
+    }
+    if (facts.get("holding", id)?.complete !== true) await hold(artifact);
+  };
 
   return {
     specOf(image, request, bake) {
@@ -266,6 +367,7 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
       };
     },
     ensure,
+    isAvailable,
     async release(artifactId, except = {}) {
       for (const template of records.list("template")) {
         if (template.artifact_id === artifactId && template.template_id !== except.templateId) {
@@ -283,28 +385,24 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
       return true;
     },
     async recover() {
-      for (const { artifact } of store.inventory()) {
-        const known = records.get("artifact", artifact.artifact_id);
-        if (known === undefined) {
-          log.warn("artifact found on disk and taken into the catalog", {
-            artifact_id: artifact.artifact_id,
-          });
-        }
-        // A crash between publish and the record's write: the sidecar has the finished record.
-        if (known === undefined || known.status === "BUILDING") await save(artifact);
-        await hold(artifact);
-      }
+      for (const { artifact } of store.inventory()) await recoverHeld(artifact);
       for (const artifact of [...records.list("artifact")]) {
-        if (artifact.status === "BUILDING") {
-          await save({
-            ...artifact,
-            status: artifactMachine.next(artifact.artifact_id, "BUILDING", "fail"),
-            last_error: "the daemon ended while it was built",
-            updated_at: iso(),
-          });
-        } else if (artifact.status === "READY" && store.find(artifact.artifact_id) === undefined) {
-          log.warn("artifact's file is missing", { artifact_id: artifact.artifact_id });
-          await facts.put("holding", artifact.artifact_id, undefined);
+        const id = artifact.artifact_id;
+        if (artifact.status === "BUILDING" && isOwnOfFormerLife(artifact)) {
+          await records.update("artifact", id, (current) =>
+            current?.status === "BUILDING" && isOwnOfFormerLife(current)
+              ? {
+                  ...current,
+                  status: artifactMachine.next(id, "BUILDING", "fail"),
+                  last_error: "the daemon ended while it was built",
+                  updated_at: iso(),
+                }
+              : undefined,
+          );
+        } else if (artifact.status === "READY" && store.find(id) === undefined) {
+          if (facts.get("holding", id)?.complete !== true) continue;
+          log.warn("artifact's file is missing", { artifact_id: id });
+          await facts.put("holding", id, undefined);
         }
       }
     },

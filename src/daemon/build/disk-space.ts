@@ -33,7 +33,7 @@ export async function assertDiskSpace(
   if (available >= needed) return;
   throw new AppError(
     "disk_space_low",
-    `the build needs about ${needed} bytes in ${dir}, ${available} are free`,
+    `about ${needed} bytes are needed in ${dir}, ${available} are free`,
     { meta: { needed, available } },
   );
 }

@@ -8,6 +8,7 @@ import {
   isAppError,
   LIMITS,
   type Clock,
+  type Log,
   type Random,
 } from "../../domain/index.ts";
 import {
@@ -37,6 +38,11 @@ export interface ProcessPorts {
 const FLAGS: readonly [flags: string, description: string][] = [
   ["--node-id <name>", "this node's name (default: the host name)"],
   ["--listen <host:port>", "HTTP address (default 127.0.0.1:7330; port 0 takes a free one)"],
+  ["--p2p-listen <multiaddr>", "where a member of a cluster listens for the others"],
+  ["--p2p-announce <multiaddrs>", "where others reach it, when not there; comma-separated"],
+  ["--join <token>", "join a cluster at the first start, with a token of one of its nodes"],
+  ["--session-term <seconds>", "a leader that is gone is succeeded after this (default 8)"],
+  ["--upload-limit <MiB/s>", "of artifacts to other nodes (default: none)"],
   ["--driver <driver>", "auto, qemu or rootfs"],
   ["--guest-dir <dir>", "guest kernel and initramfs"],
   ["--guest-network <mode>", "auto, open or isolated (auto: open only with an API token)"],
@@ -105,6 +111,7 @@ async function serve(
   { clock, random, version }: ProcessPorts,
 ): Promise<void> {
   const { config } = await readAgain();
+  const joinToken = config.join;
   const log = createLog({
     level: config.log_level,
     format: chooseFormat(config.log_format, process.stderr, io.env["JOURNAL_STREAM"]),
@@ -122,24 +129,41 @@ async function serve(
       await notifier.ready(serving.status());
     }
   });
-  const daemon = await startDaemon({
-    config,
-    version,
-    log,
-    clock,
-    random,
-    metrics: createMetrics(version, process.version),
-    health: createHealth(watchLoopLag(clock)),
-  });
-  log.info("ready", { url: daemon.listening.url, page: `${daemon.listening.url}/ui/`, version });
-  await notifier.ready(daemon.status());
-  serving = daemon;
-  const quiet = keepManagerInformed(daemon, notifier, clock);
-  const signal = await stopped;
-  serving = undefined;
-  quiet();
-  log.info("stopping", { signal, status: daemon.status() });
-  await notifier.stopping();
+  const lag = watchLoopLag(clock);
+  const begin = async (running: Config) => {
+    const health = createHealth(lag);
+    const metrics = createMetrics(version, process.version);
+    return startDaemon({ config: running, version, log, clock, random, metrics, health });
+  };
+  let daemon = await begin(config);
+  await joinAtFirstStart(daemon, joinToken, log);
+  for (;;) {
+    log.info("ready", { url: daemon.listening.url, page: `${daemon.listening.url}/ui/`, version });
+    await notifier.ready(daemon.status());
+    serving = daemon;
+    const quiet = keepManagerInformed(daemon, notifier, clock);
+    const ended = await Promise.race([
+      stopped.then((signal) => ({ signal })),
+      daemon.restartWanted.then((reason) => ({ reason })),
+    ]);
+    serving = undefined;
+    quiet();
+    const text = daemon.status();
+    if ("signal" in ended) {
+      log.info("stopping", { signal: ended.signal, status: text });
+      await notifier.stopping();
+      await end(daemon, log, clock);
+      return;
+    }
+    log.info("starting anew", { reason: ended.reason });
+    const { port } = daemon.listening;
+    await end(daemon, log, clock);
+    // Clients know the port by now, also when it was a free one at first.
+    daemon = await begin({ ...config, listen: { ...config.listen, port } });
+  }
+}
+
+async function end(daemon: Daemon, log: LevelledLog, clock: Clock): Promise<void> {
   try {
     await within(daemon.stop(), LIMITS.shutdownGraceMs, clock);
     log.info("stopped");
@@ -148,6 +172,14 @@ async function serve(
     log[level]("not everything stopped cleanly", { err: error, text: errorText(error) });
     throw error;
   }
+}
+
+/** A unit file or a container may carry the token for good: it counts at the first start only. */
+async function joinAtFirstStart(daemon: Daemon, token: string, log: Log): Promise<void> {
+  if (token === "" || daemon.queries.cluster().clustered) return;
+  log.info("joining the cluster of the token");
+  const context = { requestId: "start", actor: "start" };
+  await daemon.commands.joinCluster({ token }, context);
 }
 
 /** Puts into force what can change at run time, and says what needs a restart. */

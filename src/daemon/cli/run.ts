@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { ERRORS, errorText, isAppError } from "../../domain/index.ts";
 import { registerArtifact } from "./artifact.ts";
+import { registerCluster } from "./cluster.ts";
 import { createContext, Interrupted } from "./context.ts";
 import type { CliIo } from "./io.ts";
 import { registerJob } from "./job.ts";
@@ -21,6 +22,7 @@ Examples:
   templatecenter tpl create-from-image --image docker.io/library/nginx:1.27 --expose-port 80
   templatecenter tpl list                   what there is
   templatecenter sandbox run TEMPLATE       start a sandbox from its snapshot
+  templatecenter cluster token              make a cluster, or let another node join it
   templatecenter --server http://10.0.0.5:7330 --token-file token tpl list
 `;
 
@@ -78,6 +80,7 @@ function createProgram(io: CliIo, options: CliOptions): Command {
   registerArtifact(program, context);
   registerSandbox(program, context);
   registerNode(program, context);
+  registerCluster(program, context);
   registerResolve(program, context);
   options.extraCommands?.(program);
   inheritSettings(program);
@@ -125,6 +128,12 @@ const HINTS: Partial<Record<string, string>> = {
   sandbox_not_found: "see what there is: templatecenter sandbox list",
   artifact_not_found: "see what there is: templatecenter artifact list",
   unauthorized: "pass --token-file FILE, or leave --server out to use the local socket",
+  no_quorum: "see who is missing: templatecenter cluster status",
+  not_clustered: "make a cluster with: templatecenter cluster token",
+  already_clustered: "leave it first: templatecenter cluster leave",
+  node_has_templates: "join with --discard to drop them",
+  join_token_expired: "make another: templatecenter cluster token",
+  join_token_used: "make another: templatecenter cluster token",
   template_in_use: "end its sandboxes first, or pass --force",
   template_has_no_ready_replica: "see why: templatecenter tpl info TEMPLATE",
 };

@@ -6,8 +6,12 @@ import { z } from "@hono/zod-openapi";
 import {
   LIMITS,
   artifactInfoSchema,
+  clusterViewSchema,
   createFromImageSchema,
+  createTokenSchema,
+  createdTokenSchema,
   jobInfoSchema,
+  joinSchema,
   logLineSchema,
   nodeFactSchema,
   replicaSchema,
@@ -15,6 +19,7 @@ import {
   runSandboxSchema,
   sandboxRequestSchema,
   sandboxSchema,
+  swarmViewSchema,
   templateInfoSchema,
 } from "../../domain/index.ts";
 import { count } from "./route.ts";
@@ -32,6 +37,11 @@ export const Artifact = named("Artifact", artifactInfoSchema);
 export const Resolved = named("ResolveResult", resolveResultSchema);
 export const Sandbox = named("Sandbox", sandboxSchema);
 export const Node = named("Node", nodeFactSchema);
+export const ClusterState = named("Cluster", clusterViewSchema);
+export const CreateJoinToken = named("CreateJoinTokenRequest", createTokenSchema);
+export const CreatedJoinToken = named("CreatedJoinToken", createdTokenSchema);
+export const Join = named("JoinRequest", joinSchema);
+export const Swarm = named("Swarm", swarmViewSchema);
 
 export const Problem = z
   .looseObject({

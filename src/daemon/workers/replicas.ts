@@ -20,8 +20,10 @@ import {
   type Log,
   type ReplicaStatus,
   type RuntimeDriver,
+  type StoredArtifact,
   type TemplateRecord,
 } from "../../domain/index.ts";
+import type { Swarm } from "../../gossip/index.ts";
 import type { JobLog } from "../job-log.ts";
 import type { Facts, Records } from "../records.ts";
 
@@ -30,6 +32,8 @@ export interface ReplicaParts {
   readonly records: Records;
   readonly facts: Facts;
   readonly store: ArtifactStore;
+  /** Brings an artifact's bytes into the store from other nodes. */
+  readonly swarm: Pick<Swarm, "fetch">;
   readonly driver: RuntimeDriver;
   readonly jobLog: JobLog;
   readonly clock: Clock;
@@ -43,6 +47,9 @@ export interface ReplicaParts {
   readonly inUse: (templateId: string) => boolean;
 }
 
+/** Pauses before a replica is tried again whose failure may pass: no holder, no space, no peer. */
+const RETRY_MS = { first: 5_000, most: 300_000 } as const;
+
 interface Work {
   readonly abort: AbortController;
   readonly generation: number;
@@ -54,6 +61,8 @@ export class ReplicasWorker {
   readonly #snapshots = new Map<string, DriverSnapshot>();
   readonly #working = new Map<string, Work>();
   readonly #boots: PQueue;
+  /** Template id → when to try again, and the pause before it. */
+  readonly #retries = new Map<string, { at: number; pauseMs: number }>();
   #stopping = false;
   #unsubscribe: () => void = () => undefined;
 
@@ -76,6 +85,7 @@ export class ReplicasWorker {
     }
     this.#unsubscribe = catalog.subscribe((entry) => {
       if (entry.kind === "template") this.#consider(entry.id);
+      if (entry.kind === "artifact") this.#considerUsersOf(entry.id);
     });
     this.reconcile();
   }
@@ -115,6 +125,13 @@ export class ReplicasWorker {
     await Promise.all([...this.#working.values()].map(({ done }) => done));
   }
 
+  /** Their record may have come before that of the artifact. */
+  #considerUsersOf(artifactId: string): void {
+    for (const template of this.#parts.records.list("template")) {
+      if (template.artifact_id === artifactId) this.#consider(template.template_id);
+    }
+  }
+
   #wanted(templateId: string): TemplateRecord | undefined {
     const template = this.#parts.records.get("template", templateId);
     return template?.desired_nodes.includes(this.#parts.facts.nodeId) === true
@@ -132,9 +149,24 @@ export class ReplicasWorker {
     }
     if (replica?.generation === template.generation) {
       if (replica.status === "READY") return this.#snapshots.has(templateId) ? "nothing" : "make";
-      if (replica.phase === "FAILED") return "nothing";
+      if (replica.phase === "FAILED" && !this.#isRetryDue(templateId)) return "nothing";
     }
+    const artifact = this.#parts.records.get("artifact", template.artifact_id ?? "");
+    if (artifact?.status !== "READY") return "nothing";
     return template.status === "FAILED" ? "nothing" : "make";
+  }
+
+  #isRetryDue(templateId: string): boolean {
+    const retry = this.#retries.get(templateId);
+    return retry !== undefined && this.#parts.clock.monotonic() >= retry.at;
+  }
+
+  #retryLater(templateId: string): void {
+    const { clock } = this.#parts;
+    const last = this.#retries.get(templateId)?.pauseMs;
+    const pauseMs = last === undefined ? RETRY_MS.first : Math.min(last * 2, RETRY_MS.most);
+    this.#retries.set(templateId, { at: clock.monotonic() + pauseMs, pauseMs });
+    clock.after(pauseMs, () => this.#consider(templateId));
   }
 
   #consider(templateId: string): void {
@@ -201,17 +233,12 @@ export class ReplicasWorker {
         last_error_phase: "DISTRIBUTING",
         cleanup_required: true,
       });
-      const artifact = this.#parts.store.find(template.artifact_id ?? "");
-      if (artifact === undefined) {
-        throw new AppError(
-          "artifact_source_missing",
-          `artifact ${template.artifact_id ?? ""} is not on this node's disk`,
-        );
-      }
+      const artifact = await this.#deliver(template, signal);
       await this.#publish(template, { status: "FAILED", phase: "DISTRIBUTED" });
       step = "SNAPSHOTTING";
       const snapshot = await this.#boots.add(() => this.#boot(template, artifact.path, signal));
       this.#snapshots.set(templateId, snapshot);
+      this.#retries.delete(templateId);
       await this.#publishReady(template, snapshot);
       say("info", `replica on ${this.#parts.facts.nodeId} is READY`);
     } catch (thrown) {
@@ -227,7 +254,28 @@ export class ReplicasWorker {
         cleanup_required: true,
         error_message: message,
       });
+      if (isAppError(error) && error.row.retryable) this.#retryLater(templateId);
     }
+  }
+
+  /** The artifact on this node's disk, fetched from others when it is not there. */
+  async #deliver(template: TemplateRecord, signal: AbortSignal): Promise<StoredArtifact> {
+    const { store, swarm, records, jobLog, clock } = this.#parts;
+    const id = template.artifact_id ?? "";
+    const artifact = records.get("artifact", id);
+    const held = store.find(id);
+    if (held !== undefined && held.digest === artifact?.digest) return held;
+    if (artifact === undefined) throw new AppError("artifact_not_found", `artifact ${id} is gone`);
+    const began = clock.monotonic();
+    await swarm.fetch(artifact, { signal });
+    const fetched = store.find(id);
+    if (fetched === undefined) {
+      throw new AppError("artifact_source_missing", `artifact ${id} is not on this node's disk`);
+    }
+    const seconds = ((clock.monotonic() - began) / 1_000).toFixed(1);
+    const job = template.job_id ?? template.template_id;
+    jobLog.append(job, "info", `${this.#parts.facts.nodeId} has fetched ${id} in ${seconds} s`);
+    return fetched;
   }
 
   async #boot(

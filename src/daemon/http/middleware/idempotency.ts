@@ -9,6 +9,8 @@ import type { AppContext, AppMiddleware, IdempotencyPort, StoredAnswer } from ".
 import { isChange } from "./auth.ts";
 
 const KEY = /^[\x21-\x7e]{1,255}$/;
+/** Their requests or answers carry a secret, which is shown once and kept nowhere. */
+const NOT_KEPT: ReadonlySet<string> = new Set(["/v1/cluster/join-tokens", "/v1/cluster/join"]);
 const KEPT_HEADERS = ["content-type", "location"];
 
 /** What must be equal: caller, method, path with query, and the body without its password. */
@@ -55,7 +57,7 @@ export const idempotency =
   (port: IdempotencyPort): AppMiddleware =>
   async (c, next) => {
     const key = c.req.header("idempotency-key");
-    if (key === undefined || !isChange(c.req.method)) return next();
+    if (key === undefined || !isChange(c.req.method) || NOT_KEPT.has(c.req.path)) return next();
     if (!KEY.test(key)) {
       throw new AppError("invalid_request", "Idempotency-Key must be 1 to 255 visible characters");
     }

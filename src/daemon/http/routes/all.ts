@@ -1,6 +1,7 @@
 /** Every route of the API, in the order in which they are tried. */
 import type { Route } from "../route.ts";
 import { artifactRoutes } from "./artifacts.ts";
+import { clusterRoutes } from "./cluster.ts";
 import { eventRoutes } from "./events.ts";
 import { healthRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
@@ -16,6 +17,7 @@ export const ROUTES: readonly Route[] = [
   resolveRoute,
   ...sandboxRoutes,
   ...nodeRoutes,
+  ...clusterRoutes,
   ...eventRoutes,
   ...healthRoutes,
 ];

@@ -1,0 +1,102 @@
+/** What a daemon keeps, opened in order: folders, catalog, artifacts, and its side of the cluster. */
+import { mkdir, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { AppError, type ArtifactStore, type Clock } from "../domain/index.ts";
+import { createCluster, type ClusterOptions } from "../gossip/index.ts";
+import { openArtifactStore } from "../storage/index.ts";
+import { createAsks } from "./asks.ts";
+import { assertDiskSpace } from "./build/disk-space.ts";
+import { createEventHub, publishEntries } from "./events.ts";
+import { createJobLog } from "./job-log.ts";
+import { createLeases } from "./leases.ts";
+import { openMembership } from "./membership.ts";
+import { createNodes } from "./nodes.ts";
+import { createFacts, createRecords } from "./records.ts";
+import { endProcess, findVms } from "./runtime/qemu/vm-process.ts";
+import type { DaemonParts } from "./parts.ts";
+
+export type Closers = (() => Promise<void>)[];
+
+const DIRECTORIES = [
+  "catalog",
+  "artifacts",
+  "templates",
+  "snapshots",
+  "sandboxes",
+  "work",
+] as const;
+type Directories = Readonly<Record<(typeof DIRECTORIES)[number], string>>;
+
+async function makeDirectories(dataDir: string): Promise<Directories> {
+  const made = DIRECTORIES.map(async (name) => {
+    const path = join(dataDir, name);
+    await mkdir(path, { recursive: true, mode: 0o750 }).catch((cause: unknown) => {
+      throw new AppError("config_invalid", `data_dir = ${dataDir}: ${path} cannot be made`, {
+        cause,
+      });
+    });
+    return [name, path] as const;
+  });
+  return Object.fromEntries(await Promise.all(made)) as Directories;
+}
+
+/**
+ * What a dead daemon left in its scratch folder; only after the catalog's lock is ours. A guest
+ * that was on trial there is ended first: later the driver could not tell it from its own trial.
+ */
+async function emptyWork(dir: string, clock: Clock): Promise<void> {
+  for (const { id } of await findVms([dir])) await endProcess(id, clock);
+  for (const name of await readdir(dir))
+    await rm(join(dir, name), { recursive: true, force: true });
+}
+
+export async function openState(parts: DaemonParts, opened: Closers) {
+  const { config, log, clock, random } = parts;
+  const dirs = await makeDirectories(config.data_dir);
+  const { catalog, membership } = await openMembership({ ...parts, catalogDir: dirs.catalog });
+  opened.push(() => catalog.close());
+  await emptyWork(dirs.work, clock);
+  const store = await openArtifactStore({ dir: dirs.artifacts, workDir: dirs.work, log });
+  const hub = createEventHub(clock, random);
+  const unsubscribe = publishEntries(catalog, hub);
+  opened.push(async () => unsubscribe());
+  const facts = createFacts(catalog, clock, config.node_id);
+  const jobLog = createJobLog(catalog, hub, clock, log);
+  opened.push(() => jobLog.flush());
+  const cluster = createCluster({
+    nodeId: config.node_id,
+    catalog,
+    clock,
+    random,
+    log: log.child({ module: "cluster" }),
+    sessionTermMs: config.session_term * 1_000,
+    store: swarmStore(store, dirs.artifacts),
+    presharedKey: () => membership.presharedKey(),
+    uploadLimitBps: config.upload_limit * 1024 * 1024,
+    publishHolding: (artifactId, holding) => facts.put("holding", artifactId, holding),
+  });
+  opened.push(() => cluster.stop());
+  const { members, liveness, leadership, transport } = cluster;
+  const nodes = createNodes(catalog, members, liveness);
+  const records = createRecords(catalog, cluster.registers);
+  const leases = createLeases(leadership, clock, log);
+  const asks = createAsks({ transport, members });
+  const core = { catalog, store, hub, records, facts, jobLog };
+  return { dirs, ...core, cluster, membership, nodes, leases, asks, swarm: cluster.swarm };
+}
+
+export type State = Awaited<ReturnType<typeof openState>>;
+
+/** The artifact store as the swarm sees it: with a look at the disk before a file is begun. */
+const swarmStore = (store: ArtifactStore, dir: string): ClusterOptions["store"] => ({
+  find: (artifactId) => store.find(artifactId),
+  findDigest: (digest) => store.findDigest(digest),
+  manifest: (digest) => store.manifest(digest),
+  inventory: () => store.inventory(),
+  readChunks: (digest, indexes) => store.readChunks(digest, indexes),
+  openPartial: (artifact, manifest) => store.openPartial(artifact, manifest),
+  partialManifest: (digest) => store.partialManifest(digest),
+  isSuspect: (digest) => store.isSuspect(digest),
+  addSidecar: (digest, sidecar) => store.addSidecar(digest, sidecar),
+  assertSpace: (bytes) => assertDiskSpace(dir, bytes),
+});

@@ -1,0 +1,162 @@
+/**
+ * The leader's side of a template between jobs (design §5): which nodes shall hold it, as nodes
+ * join, come back and go, and what its status is as their replicas become ready. A template whose
+ * record already says what it should costs nothing: leadership is claimed only to change it.
+ */
+import {
+  errorText,
+  isActiveJob,
+  isAppError,
+  statusFromReplicas,
+  type Catalog,
+  type Clock,
+  type Log,
+  type TemplateRecord,
+} from "../../domain/index.ts";
+import type { Leases } from "../leases.ts";
+import { inScope, type Nodes } from "../nodes.ts";
+import { ledRecords, type Records } from "../records.ts";
+
+export interface PlacementParts {
+  readonly catalog: Catalog;
+  readonly records: Records;
+  readonly nodes: Nodes;
+  readonly leases: Leases;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Changes that come together are looked at together. */
+const SETTLE_MS = 250;
+/** After a failure: no quorum, or another node took the leadership meanwhile. */
+const RETRY_MS = 2_000;
+
+type Change = Pick<TemplateRecord, "desired_nodes" | "status" | "last_error">;
+
+export class PlacementWorker {
+  readonly #parts: PlacementParts;
+  readonly #due = new Set<string>();
+  readonly #working = new Set<string>();
+  readonly #unsubscribe: (() => void)[] = [];
+  #timer: { cancel(): void } | undefined;
+  #stopped = false;
+
+  constructor(parts: PlacementParts) {
+    this.#parts = parts;
+  }
+
+  start(): void {
+    const { catalog, nodes, leases } = this.#parts;
+    this.#unsubscribe.push(
+      catalog.subscribe(({ kind, id, value }) => {
+        if (kind === "template" || kind === "replica") this.#look(id);
+        if (kind === "node") this.reconcile();
+        if (kind === "job" && value !== undefined && "template_id" in value) {
+          this.#look(String(value.template_id));
+        }
+      }),
+      nodes.onChange(() => this.reconcile()),
+      leases.onOpportunity((templateId) => this.#look(templateId)),
+    );
+    this.reconcile();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    for (const unsubscribe of this.#unsubscribe) unsubscribe();
+  }
+
+  reconcile(): void {
+    for (const template of this.#parts.records.list("template")) this.#look(template.template_id);
+  }
+
+  #look(templateId: string): void {
+    if (this.#stopped) return;
+    this.#due.add(templateId);
+    this.#timer ??= this.#parts.clock.after(SETTLE_MS, () => {
+      this.#timer = undefined;
+      const due = [...this.#due];
+      this.#due.clear();
+      for (const id of due) void this.#settle(id);
+    });
+  }
+
+  async #settle(templateId: string): Promise<void> {
+    const { leases, clock, log } = this.#parts;
+    if (this.#working.has(templateId) || this.#changeOf(templateId) === undefined) return;
+    this.#working.add(templateId);
+    try {
+      const led = await leases.use(templateId, async (lease) => {
+        const records = ledRecords(this.#parts.records, lease);
+        const at = new Date(clock.now()).toISOString();
+        await records.update("template", templateId, (current) => {
+          const change = current === undefined ? undefined : this.#wantedOf(current);
+          return change === undefined || current === undefined
+            ? undefined
+            : { ...current, ...change, updated_at: at };
+        });
+      });
+      if (led !== undefined) this.#look(templateId);
+    } catch (error) {
+      const level = isAppError(error) && error.row.retryable ? "debug" : "warn";
+      log[level]("a template's placement could not be written", {
+        template_id: templateId,
+        reason: errorText(error),
+      });
+      clock.after(RETRY_MS, () => this.#look(templateId));
+    } finally {
+      this.#working.delete(templateId);
+    }
+  }
+
+  #changeOf(templateId: string): Change | undefined {
+    const template = this.#parts.records.get("template", templateId);
+    return template === undefined ? undefined : this.#wantedOf(template);
+  }
+
+  /** What is to be written differently; undefined when the record is as it should be. */
+  #wantedOf(template: TemplateRecord): Change | undefined {
+    const { records, nodes, catalog } = this.#parts;
+    // PENDING is its job's; FAILED is made again when somebody asks for it.
+    if (template.status !== "READY" && template.status !== "PARTIALLY_READY") return undefined;
+    for (const job of records.list("job")) {
+      if (job.template_id === template.template_id && isActiveJob(job)) return undefined;
+    }
+    const desired = placeTemplate(template, nodes);
+    const replicas = [...catalog.list("replica", { id: template.template_id })].flatMap(
+      ({ value }) => (value?.generation === template.generation ? [value] : []),
+    );
+    const heard = new Set(replicas.map((replica) => replica.node_id));
+    // A node that is being filled for the first time does not make the template less ready.
+    const counted = desired.filter((id) => heard.has(id) || nodes.get(id)?.["warm"] !== false);
+    const found = statusFromReplicas(counted, replicas);
+    const isSettled = found.ready > 0 || replicas.every(({ phase }) => phase === "FAILED");
+    const { status, error } =
+      counted.length > 0 && isSettled
+        ? found
+        : { status: template.status, error: template.last_error };
+    const isSame =
+      status === template.status &&
+      error === template.last_error &&
+      desired.join("\0") === template.desired_nodes.join("\0");
+    return isSame ? undefined : { desired_nodes: desired, status, last_error: error };
+  }
+}
+
+/**
+ * Nodes that shall hold the template: those that do and are still members, and every other in its
+ * scope that is healthy and not drained. A node that is down keeps its place.
+ */
+export function placeTemplate(
+  template: Pick<TemplateRecord, "desired_nodes" | "distribution_scope">,
+  nodes: Nodes,
+): string[] {
+  const scope = template.distribution_scope ?? [];
+  const kept = template.desired_nodes.filter((id) => nodes.isMember(id));
+  const more = nodes
+    .all()
+    .filter((node) => node.healthy && !node.drained && inScope(node, scope))
+    .map((node) => node.node_id);
+  return [...new Set([...kept, ...more])].sort();
+}

@@ -1,0 +1,271 @@
+/**
+ * A voter's side of the registers: promises and accepted values, durable before they are answered.
+ * It serves one configuration of voters, the newest it knows, and that only once it is active in it
+ * (see voters.ts).
+ */
+import {
+  CLUSTER,
+  EMPTY_ROW,
+  NO_BALLOT,
+  acceptStep,
+  isHigher,
+  isRecordKind,
+  latestAccepted,
+  prepareStep,
+  type Accepted,
+  type Ballot,
+  type Catalog,
+  type LocalWrite,
+  type RegisterRow,
+  type VoterConfig,
+} from "../domain/index.ts";
+import type {
+  RegisterAnswer,
+  WireAccepted,
+  WireBallot,
+  WireOperation,
+  WireResult,
+} from "./register-messages.ts";
+
+const VOTERS_ROW = "@voters";
+/** Rows of one page of a dump: bounded by their text, so that a page fits a frame. */
+const PAGE_CHARACTERS = 400_000;
+
+export const toBallot = ([counter, node]: WireBallot): Ballot => ({ counter, node });
+export const fromBallot = ({ counter, node }: Ballot): WireBallot => [counter, node];
+export const toAccepted = ({ b, n, x }: WireAccepted): Accepted => ({
+  ballot: toBallot(b),
+  version: n,
+  ...(x === undefined ? {} : { value: x }),
+});
+export const fromAccepted = ({ ballot, version, value }: Accepted): WireAccepted => ({
+  b: fromBallot(ballot),
+  n: version,
+  ...(value === undefined ? {} : { x: value }),
+});
+
+interface StoredRow {
+  readonly p: WireBallot;
+  readonly a: WireAccepted;
+}
+
+/** What of the voters' configurations is persisted. */
+interface VoterState {
+  /** The newest configuration known: nothing older is served any more. */
+  readonly installed: VoterConfig | undefined;
+  /** The newest configuration in which this node's registers were complete; 0: none. */
+  readonly activeIn: number;
+}
+
+const splitKey = (key: string): { kind: string; id: string } => {
+  const at = key.indexOf("/");
+  return { kind: key.slice(0, at), id: key.slice(at + 1) };
+};
+
+export class Acceptor {
+  readonly #catalog: Catalog;
+  readonly #rows = new Map<string, RegisterRow>();
+  /** As it is on the disk. */
+  #state: VoterState = { installed: undefined, activeIn: 0 };
+  /** The newest configuration heard of, on the disk or on its way there. */
+  #heard: VoterConfig | undefined;
+  /** State writes, one after the other. */
+  #writing: Promise<void> = Promise.resolve();
+  /** Sorted keys of a dump under way, by who asks. */
+  readonly #dumps = new Map<
+    string,
+    { readonly number: number; readonly keys: readonly string[] }
+  >();
+
+  constructor(catalog: Catalog) {
+    this.#catalog = catalog;
+  }
+
+  async load(): Promise<void> {
+    for await (const [key, value] of this.#catalog.table("register").range()) {
+      if (key === VOTERS_ROW) this.#state = value as VoterState;
+      else this.#rows.set(key, fromStored(value as StoredRow));
+    }
+    this.#heard = this.#state.installed;
+  }
+
+  get installed(): VoterConfig | undefined {
+    return this.#heard;
+  }
+
+  /** True when this node serves that configuration. */
+  isActive(number: number): boolean {
+    return this.#heard?.number === number && this.#state.activeIn === number;
+  }
+
+  /**
+   * From when it resolves, nothing older is served, also after a crash; nothing older is served in
+   * the meantime either. Resolves with true when the configuration was new.
+   */
+  async install(voters: VoterConfig): Promise<boolean> {
+    if (voters.number <= (this.#heard?.number ?? 0)) {
+      await this.#writing;
+      return false;
+    }
+    this.#heard = voters;
+    await this.#write((state) =>
+      voters.number > (state.installed?.number ?? 0) ? { ...state, installed: voters } : undefined,
+    );
+    return true;
+  }
+
+  /** Takes over what a majority of the former voters held; from now on `number` is served. */
+  async activate(
+    number: number,
+    dumps: readonly ReadonlyMap<string, RegisterRow>[],
+  ): Promise<void> {
+    const keys = new Set(dumps.flatMap((dump) => [...dump.keys()]));
+    const local: LocalWrite[] = [];
+    for (const key of keys) {
+      const held = dumps.flatMap((dump) => dump.get(key) ?? []);
+      const own = this.#rows.get(key);
+      const rows = own === undefined ? held : [...held, own];
+      const accepted = latestAccepted(rows.map((row) => row.accepted));
+      const promised = rows.reduce(
+        (best, row) => (isHigher(row.promised, best) ? row.promised : best),
+        accepted.ballot,
+      );
+      const row = { promised, accepted };
+      this.#rows.set(key, row);
+      local.push({ table: "register", key, value: toStored(row) });
+    }
+    if (local.length > 0) await this.#catalog.merge([], { local, sync: true });
+    await this.#write((state) =>
+      state.installed?.number === number ? { ...state, activeIn: number } : undefined,
+    );
+  }
+
+  /** One result for each operation, all of them durable. @throws AppError catalog_degraded */
+  async perform(operations: readonly WireOperation[]): Promise<WireResult[]> {
+    const changed = new Set<string>();
+    const results = operations.map((operation) => this.#step(operation, changed));
+    const local = [...changed].map((key): LocalWrite => ({
+      table: "register",
+      key,
+      value: toStored(this.row(key)),
+    }));
+    if (local.length === 0) return results;
+    try {
+      await this.#catalog.merge([], { local, sync: true });
+    } catch (error) {
+      await this.#reload(changed);
+      throw error;
+    }
+    return results;
+  }
+
+  row(key: string): RegisterRow {
+    const row = this.#rows.get(key);
+    if (row !== undefined) return row;
+    // Agreed while the node was alone: held in its catalog, and below every ballot.
+    const { kind, id } = splitKey(key);
+    const entry = isRecordKind(kind) ? this.#catalog.get(CLUSTER, kind, id) : undefined;
+    if (entry === undefined) return EMPTY_ROW;
+    const { version, value } = entry;
+    const accepted = { ballot: NO_BALLOT, version, ...(value === undefined ? {} : { value }) };
+    return { promised: NO_BALLOT, accepted };
+  }
+
+  /**
+   * A page of everything this voter held when it stopped serving the configuration before `number`;
+   * undefined when it cannot speak for that one.
+   */
+  dump(from: string, number: number, after: string): Partial<RegisterAnswer> | undefined {
+    const { installed, activeIn } = this.#state;
+    // It may be active in `number` itself by now: its rows are then newer, never fewer.
+    if (installed?.number !== number || activeIn < number - 1) return undefined;
+    const known = this.#dumps.get(from);
+    const keys = known?.number === number && after !== "" ? known.keys : this.#allKeys();
+    this.#dumps.set(from, { number, keys });
+    const rows: { k: string; p: WireBallot; a: WireAccepted }[] = [];
+    let characters = 0;
+    let at = after === "" ? 0 : keys.indexOf(after) + 1;
+    for (; at < keys.length && characters < PAGE_CHARACTERS; at++) {
+      const key = keys[at] as string;
+      const { promised, accepted } = this.row(key);
+      const row = { k: key, p: fromBallot(promised), a: fromAccepted(accepted) };
+      characters += JSON.stringify(row).length;
+      rows.push(row);
+    }
+    if (at < keys.length) return { rows, next: keys[at - 1] as string };
+    this.#dumps.delete(from);
+    return { rows };
+  }
+
+  /** Drops the row of a record whose tombstone every member has seen. */
+  async forget(key: string, version: number): Promise<void> {
+    const row = this.#rows.get(key);
+    if (row === undefined || row.accepted.version !== version) return;
+    if (row.accepted.value !== undefined) return;
+    await this.#catalog.merge([], { local: [{ table: "register", key }], sync: false });
+    this.#rows.delete(key);
+  }
+
+  #allKeys(): string[] {
+    const keys = new Set(this.#rows.keys());
+    for (const { kind, id } of this.#catalogRecords()) keys.add(`${kind}/${id}`);
+    return [...keys].sort();
+  }
+
+  *#catalogRecords(): Iterable<{ kind: string; id: string }> {
+    for (const kind of ["template", "job", "artifact", "cluster", "session", "leader"] as const) {
+      yield* this.#catalog.list(kind, { owner: CLUSTER });
+    }
+  }
+
+  #step(operation: WireOperation, changed: Set<string>): WireResult {
+    const { k: key, p, a, next } = operation;
+    const row = this.row(key);
+    if (a !== undefined) {
+      const accepted = toAccepted(a);
+      const step = acceptStep(row, accepted, next === undefined ? accepted.ballot : toBallot(next));
+      if (!step.ok) return { ok: false, promised: fromBallot(step.promised) };
+      this.#rows.set(key, step.row);
+      changed.add(key);
+      return { ok: true };
+    }
+    const step = prepareStep(row, p === undefined ? NO_BALLOT : toBallot(p));
+    if (!step.ok) return { ok: false, promised: fromBallot(step.promised) };
+    this.#rows.set(key, step.row);
+    changed.add(key);
+    return { ok: true, accepted: fromAccepted(step.row.accepted) };
+  }
+
+  async #reload(keys: ReadonlySet<string>): Promise<void> {
+    for (const key of keys) {
+      const stored = await this.#catalog.table("register").get(key);
+      if (stored === undefined) this.#rows.delete(key);
+      else this.#rows.set(key, fromStored(stored as StoredRow));
+    }
+  }
+
+  /** In memory only once it is durable. */
+  #write(next: (state: VoterState) => VoterState | undefined): Promise<void> {
+    const written = this.#writing.then(async () => {
+      const state = next(this.#state);
+      if (state === undefined) return;
+      await this.#catalog.merge([], {
+        local: [{ table: "register", key: VOTERS_ROW, value: state }],
+        sync: true,
+      });
+      this.#state = state;
+    });
+    this.#writing = written.catch(() => undefined);
+    return written;
+  }
+}
+
+const toStored = ({ promised, accepted }: RegisterRow): StoredRow => ({
+  p: fromBallot(promised),
+  a: fromAccepted(accepted),
+});
+
+const fromStored = ({ p, a }: StoredRow): RegisterRow => ({
+  promised: toBallot(p),
+  accepted: toAccepted(a),
+});

@@ -1,0 +1,139 @@
+/**
+ * The parts of a cluster member, joined: who is there, what they agree on, how changes spread, who
+ * leads, and how artifacts travel. On a node that is alone the same parts run without a transport:
+ * it is its own quorum, and everything is decided on the spot.
+ */
+import { createHash } from "node:crypto";
+import type { Catalog, Clock, Holding, Log, Random } from "../domain/index.ts";
+import { createAdmission, type Admission } from "./admission.ts";
+import { createChores } from "./chores.ts";
+import { createLeadership } from "./leaders.ts";
+import { createLiveness } from "./liveness.ts";
+import { createMembers } from "./members.ts";
+import type {
+  Leadership,
+  Liveness,
+  Members,
+  Registers,
+  Replication,
+  Swarm,
+  Transport,
+} from "./ports.ts";
+import { createRegisters } from "./registers.ts";
+import { createReplication } from "./sync/index.ts";
+import { createSwarm, zlibCompressor, type SwarmStore } from "./swarm.ts";
+import { createTransportSwitch, type TransportSwitch } from "./switch.ts";
+import { createWelcome } from "./welcome.ts";
+
+export interface ClusterOptions {
+  readonly nodeId: string;
+  readonly catalog: Catalog;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly sessionTermMs: number;
+  readonly store: SwarmStore;
+  /** Hex of the key that members share; asked for when a token is made. */
+  readonly presharedKey: () => string;
+  /** Bytes a second that are sent of artifacts; 0: no limit. */
+  readonly uploadLimitBps: number;
+  readonly publishHolding: (artifactId: string, holding: Holding | undefined) => Promise<void>;
+}
+
+export interface Cluster {
+  readonly transport: TransportSwitch;
+  readonly members: Members;
+  readonly liveness: Liveness;
+  readonly registers: Registers;
+  readonly leadership: Leadership;
+  readonly replication: Replication;
+  readonly admission: Admission;
+  readonly swarm: Swarm;
+  /** Gives the node its connections; it is a member, or about to be one. */
+  attach(real: Transport): void;
+  start(): Promise<void>;
+  /** Hands leaderships over, then stops; the transport is closed. */
+  stop(): Promise<void>;
+}
+
+export function createCluster(options: ClusterOptions): Cluster {
+  const { nodeId, catalog, clock, random, log } = options;
+  const transport = createTransportSwitch();
+  const members = createMembers(catalog, nodeId);
+  const parts = { transport, members, catalog, clock, random, log };
+  const liveness = createLiveness(parts);
+  const registers = createRegisters(parts);
+  const leadership = createLeadership({
+    ...parts,
+    registers,
+    liveness,
+    termMs: options.sessionTermMs,
+  });
+  const replication = createReplication({ ...parts, liveness });
+  const admission = createAdmission({
+    ...parts,
+    registers,
+    sha256Hex: (text) => createHash("sha256").update(text).digest("hex"),
+    bootId: random.uuid(),
+    psk: () => Buffer.from(options.presharedKey(), "hex").toString("base64url"),
+  });
+  const swarm = createSwarm({
+    ...parts,
+    liveness,
+    store: options.store,
+    compress: zlibCompressor,
+    uploadLimitBps: options.uploadLimitBps,
+    publishHolding: options.publishHolding,
+  });
+  const chores = createChores({ ...parts, registers, leadership, liveness });
+  const welcome = createWelcome({ ...parts, admission });
+
+  const tellTransport = () => {
+    const config = members.config();
+    const peers = Object.values(config?.members ?? {}).map(
+      ({ peer_id, addresses }) => [peer_id, addresses] as const,
+    );
+    const removed = Object.entries(config?.removed ?? {}).map(
+      ([peer, { node_id, at }]) => [peer, `${node_id} was removed at ${at}`] as const,
+    );
+    transport.setMembers(new Map(peers), new Map(removed));
+  };
+  const unsubscribe = members.onChange(tellTransport);
+
+  return {
+    transport,
+    members,
+    liveness,
+    registers,
+    leadership,
+    replication,
+    admission,
+    swarm,
+    attach(real) {
+      transport.attach(real);
+      tellTransport();
+    },
+    async start() {
+      tellTransport();
+      await registers.start();
+      liveness.start();
+      leadership.start();
+      replication.start();
+      await swarm.start();
+      welcome.start();
+      chores.start();
+    },
+    async stop() {
+      chores.stop();
+      welcome.stop();
+      await leadership.stop();
+      await swarm.stop();
+      await replication.stop();
+      liveness.stop();
+      await registers.stop();
+      unsubscribe();
+      members.stop();
+      await transport.detach();
+    },
+  };
+}

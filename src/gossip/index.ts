@@ -1,0 +1,16 @@
+/** The cluster side of a node. libp2p itself is loaded only by a node that has others. */
+export type { Admission } from "./admission.ts";
+export { createCluster, type Cluster, type ClusterOptions } from "./cluster.ts";
+export { connectPeers, type PeerOptions } from "./connect.ts";
+export { fenced } from "./leaders.ts";
+export { decodeJoinToken } from "./join-token.ts";
+export type {
+  Leadership,
+  Lease,
+  Liveness,
+  Members,
+  Registers,
+  Replication,
+  Swarm,
+  Transport,
+} from "./ports.ts";

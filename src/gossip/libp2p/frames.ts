@@ -1,0 +1,276 @@
+/**
+ * Requests and answers on one kept stream each way: frames with a length, a kind and a number, many
+ * under way at once. A stream carries requests in the direction in which it was opened, and their
+ * answers back.
+ */
+import type { Stream } from "@libp2p/interface";
+import { AppError, ERRORS, isAppError, type Clock, type ErrorCode } from "../../domain/index.ts";
+
+const REQUEST = 1;
+const ANSWER = 2;
+const FAILURE = 3;
+const HEAD_BYTES = 9;
+/** A page of values or a few chunks are far below. */
+const FRAME_BYTES = 8 * 1024 * 1024;
+/** Served at once for one peer; more wait, and too many more are refused. */
+const SERVED_AT_ONCE = 64;
+const WAITING_MOST = 1_024;
+
+export interface Frame {
+  readonly kind: number;
+  readonly number: number;
+  readonly body: Uint8Array;
+}
+
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+
+/** Puts frames together from what a stream delivers. */
+class FrameReader {
+  #parts: Uint8Array[] = [];
+  #length = 0;
+
+  /** @throws AppError wire_invalid for a frame over the limit */
+  *push(bytes: Uint8Array): Iterable<Frame> {
+    this.#parts.push(bytes);
+    this.#length += bytes.length;
+    for (;;) {
+      if (this.#length < HEAD_BYTES) return;
+      const head = this.#peek(HEAD_BYTES);
+      const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
+      const size = view.getUint32(0);
+      if (size > FRAME_BYTES) {
+        throw new AppError("wire_invalid", `a frame of ${size} bytes is over the limit`);
+      }
+      if (this.#length < HEAD_BYTES + size) return;
+      const whole = this.#take(HEAD_BYTES + size);
+      yield {
+        kind: view.getUint8(4),
+        number: view.getUint32(5),
+        body: whole.subarray(HEAD_BYTES),
+      };
+    }
+  }
+
+  #peek(count: number): Uint8Array {
+    const [first] = this.#parts;
+    if (first !== undefined && first.length >= count) return first.subarray(0, count);
+    const all = Buffer.concat(this.#parts);
+    this.#parts = [all];
+    return all.subarray(0, count);
+  }
+
+  #take(count: number): Uint8Array {
+    const [first] = this.#parts;
+    const all = first !== undefined && first.length >= count ? first : Buffer.concat(this.#parts);
+    if (all !== first) this.#parts = [all];
+    const taken = all.subarray(0, count);
+    const rest = all.subarray(count);
+    this.#parts[0] = rest;
+    if (rest.length === 0) this.#parts.shift();
+    this.#length -= count;
+    return taken;
+  }
+}
+
+/** Writes frames; those of one moment go out together, and no more than the stream takes. */
+class FrameWriter {
+  readonly #stream: Stream;
+  #queue: Uint8Array[] = [];
+  #writing = false;
+
+  constructor(stream: Stream) {
+    this.#stream = stream;
+  }
+
+  write(kind: number, number: number, body: Uint8Array): void {
+    if (body.length > FRAME_BYTES) {
+      throw new AppError("wire_invalid", `a frame of ${body.length} bytes is over the limit`);
+    }
+    const head = new Uint8Array(HEAD_BYTES);
+    const view = new DataView(head.buffer);
+    view.setUint32(0, body.length);
+    view.setUint8(4, kind);
+    view.setUint32(5, number);
+    this.#queue.push(head, body);
+    if (this.#writing) return;
+    this.#writing = true;
+    queueMicrotask(() => void this.#flush());
+  }
+
+  async #flush(): Promise<void> {
+    try {
+      while (this.#queue.length > 0) {
+        const bytes = Buffer.concat(this.#queue.splice(0));
+        if (this.#stream.status !== "open") return;
+        if (!this.#stream.send(bytes)) await this.#stream.onDrain();
+      }
+    } catch (error) {
+      this.#stream.abort(error instanceof Error ? error : new Error(String(error)));
+    } finally {
+      this.#writing = false;
+    }
+  }
+}
+
+/** Calls back with each frame until the stream ends, then once with the reason. */
+function follow(
+  stream: Stream,
+  onFrame: (frame: Frame) => void,
+  onEnd: (reason: unknown) => void,
+): void {
+  const reader = new FrameReader();
+  const run = async () => {
+    for await (const piece of stream) {
+      const bytes = piece instanceof Uint8Array ? piece : piece.subarray();
+      for (const frame of reader.push(bytes)) onFrame(frame);
+    }
+  };
+  run().then(
+    () => onEnd(new Error("the stream has ended")),
+    (error: unknown) => {
+      stream.abort(error instanceof Error ? error : new Error(String(error)));
+      onEnd(error);
+    },
+  );
+}
+
+const unreachable = (peer: string, why: string, cause?: unknown): AppError =>
+  new AppError("peer_unreachable", `peer ${peer} ${why}`, cause === undefined ? {} : { cause });
+
+interface Waiting {
+  readonly resolve: (body: Uint8Array) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** The asking side of a stream. */
+export class Caller {
+  readonly #peer: string;
+  readonly #stream: Stream;
+  readonly #writer: FrameWriter;
+  readonly #clock: Clock;
+  readonly #waiting = new Map<number, Waiting>();
+  #next = 1;
+  #ended = false;
+
+  constructor(peer: string, stream: Stream, clock: Clock, onEnd: () => void) {
+    this.#peer = peer;
+    this.#stream = stream;
+    this.#clock = clock;
+    this.#writer = new FrameWriter(stream);
+    follow(
+      stream,
+      (frame) => this.#hear(frame),
+      (reason) => {
+        this.#ended = true;
+        for (const { reject } of this.#waiting.values()) {
+          reject(unreachable(peer, "has cut the connection", reason));
+        }
+        this.#waiting.clear();
+        onEnd();
+      },
+    );
+  }
+
+  get isOpen(): boolean {
+    return !this.#ended && this.#stream.status === "open";
+  }
+
+  /** @throws AppError peer_unreachable, the signal's reason, and what the handler there threw */
+  request(body: Uint8Array, timeoutMs: number, signal?: AbortSignal): Promise<Uint8Array> {
+    return new Promise((resolve, reject) => {
+      const number = this.#next++ >>> 0;
+      const onAbort = () => finish(() => reject(signal?.reason));
+      const finish = (settle: () => void) => {
+        timer.cancel();
+        signal?.removeEventListener("abort", onAbort);
+        this.#waiting.delete(number);
+        settle();
+      };
+      const timer = this.#clock.after(timeoutMs, () =>
+        finish(() => reject(unreachable(this.#peer, `did not answer within ${timeoutMs} ms`))),
+      );
+      if (signal?.aborted === true) return onAbort();
+      signal?.addEventListener("abort", onAbort);
+      this.#waiting.set(number, {
+        resolve: (answer) => finish(() => resolve(answer)),
+        reject: (error) => finish(() => reject(error)),
+      });
+      try {
+        this.#writer.write(REQUEST, number, body);
+      } catch (error) {
+        finish(() => reject(error));
+      }
+    });
+  }
+
+  close(): void {
+    this.#stream.abort(new Error("closed"));
+  }
+
+  #hear({ kind, number, body }: Frame): void {
+    const waiting = this.#waiting.get(number);
+    if (kind === ANSWER) waiting?.resolve(body);
+    else if (kind === FAILURE) waiting?.reject(toError(this.#peer, body));
+  }
+}
+
+/** The answering side of a stream: each request is handled, in any order. */
+export function serve(
+  stream: Stream,
+  handle: (body: Uint8Array) => Promise<Uint8Array>,
+  onEnd: (reason: unknown) => void,
+): void {
+  const writer = new FrameWriter(stream);
+  const waiting: Frame[] = [];
+  let served = 0;
+  const answer = async ({ number, body }: Frame): Promise<void> => {
+    try {
+      writer.write(ANSWER, number, await handle(body));
+    } catch (error) {
+      writer.write(FAILURE, number, fromError(error));
+    } finally {
+      served--;
+      const next = waiting.shift();
+      if (next !== undefined) begin(next);
+    }
+  };
+  const begin = (frame: Frame): void => {
+    served++;
+    void answer(frame);
+  };
+  follow(
+    stream,
+    (frame) => {
+      if (frame.kind !== REQUEST) return;
+      if (served < SERVED_AT_ONCE) return begin(frame);
+      if (waiting.length < WAITING_MOST) return void waiting.push(frame);
+      const refusal = new AppError("too_many_requests", "too many requests wait here");
+      writer.write(FAILURE, frame.number, fromError(refusal));
+    },
+    onEnd,
+  );
+}
+
+/** Causes stay here: they may name what is nobody else's business. */
+function fromError(error: unknown): Uint8Array {
+  const known = isAppError(error) ? error : new AppError("internal", "the peer failed to answer");
+  const { code, message, meta } = known;
+  return encoder.encode(JSON.stringify({ code, message, meta }));
+}
+
+function toError(peer: string, body: Uint8Array): AppError {
+  try {
+    const { code, message, meta } = JSON.parse(decoder.decode(body)) as {
+      code: string;
+      message: string;
+      meta?: Record<string, unknown>;
+    };
+    if (Object.hasOwn(ERRORS, code)) {
+      return new AppError(code as ErrorCode, String(message), { meta: meta ?? {} });
+    }
+    return unreachable(peer, "failed to answer", new Error(String(message)));
+  } catch (error) {
+    return unreachable(peer, "sent what cannot be read", error);
+  }
+}

@@ -1,0 +1,392 @@
+/** The `Transport` over libp2p: TCP, pre-shared key, noise, yamux, identify, gossipsub. */
+import { gossipsub, type GossipSub, type TopicValidatorResult } from "@chainsafe/libp2p-gossipsub";
+import { noise } from "@libp2p/noise";
+import { identify } from "@libp2p/identify";
+import type { Connection, PrivateKey, Stream } from "@libp2p/interface";
+import { peerIdFromString } from "@libp2p/peer-id";
+import { preSharedKey } from "@libp2p/pnet";
+import { tcp } from "@libp2p/tcp";
+import { yamux } from "@libp2p/yamux";
+import { multiaddr, type Multiaddr } from "@multiformats/multiaddr";
+import { createLibp2p, type Libp2p } from "libp2p";
+import { AppError, errorText, type Clock, type Log, type Random } from "../../domain/index.ts";
+import type { PeerId, Protocol, RequestOptions, Topic, Transport, Verdict } from "../ports.ts";
+import { Caller, serve } from "./frames.ts";
+
+export interface TransportOptions {
+  readonly privateKey: PrivateKey;
+  /** 64 hex digits. */
+  readonly presharedKey: string;
+  readonly listen: readonly string[];
+  /** What others are told instead of the addresses that this node listens on. */
+  readonly announce: readonly string[];
+  /** True while a join token is alive: then a peer that is no member may knock. */
+  readonly admitStrangers: () => boolean;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+type Handler = (from: PeerId, body: Uint8Array) => Promise<Uint8Array>;
+
+const TOPIC_PREFIX = "/templatecenter/1/";
+const protocolId = (protocol: Protocol): string => `/templatecenter/${protocol}/1`;
+const PROTOCOLS: readonly Protocol[] = ["join", "probe", "register", "feed", "swarm", "ask"];
+/** A batch of changes is at most half of it. */
+const MESSAGE_BYTES = 256 * 1024;
+const STRANGERS_MOST = 16;
+const STRANGER_MS = 30_000;
+/** Answers under way go out before a connection that is not wanted any more is cut. */
+const CUT_MS = 1_000;
+const REDIAL_MS = { first: 1_000, most: 30_000, second: 3_000 } as const;
+const DIAL_MS = 5_000;
+/** Score of who is no member: below every threshold, so that gossip neither goes there nor comes. */
+const STRANGER_SCORE = -1_000_000;
+
+export async function createTransport(options: TransportOptions): Promise<Transport> {
+  const transport = new Libp2pTransport(options);
+  await transport.start();
+  return transport;
+}
+
+const swarmKey = (hex: string): Uint8Array =>
+  new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base16/\n${hex}`);
+
+class Libp2pTransport implements Transport {
+  readonly #options: TransportOptions;
+  readonly #handlers = new Map<Protocol, Handler>();
+  readonly #topics = new Map<Topic, (from: PeerId, body: Uint8Array) => Verdict>();
+  /** By peer and protocol: the stream that carries this node's requests, or its opening. */
+  readonly #callers = new Map<string, Promise<Caller>>();
+  readonly #counts = new Map<string, number>();
+  readonly #listeners = new Set<(peer: PeerId, connected: boolean) => void>();
+  readonly #redials = new Map<PeerId, { cancel(): void }>();
+  #members: ReadonlyMap<PeerId, readonly string[]> = new Map();
+  #removed: ReadonlyMap<PeerId, string> = new Map();
+  #node: Libp2p<{ pubsub: GossipSub }> | undefined;
+  #closed = false;
+
+  constructor(options: TransportOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    const { privateKey, presharedKey, listen, announce, log } = this.#options;
+    try {
+      this.#node = await createLibp2p({
+        privateKey,
+        addresses: { listen: [...listen], announce: [...announce] },
+        transports: [tcp()],
+        connectionProtector: preSharedKey({ psk: swarmKey(presharedKey), timeout: 10_000 }),
+        connectionEncrypters: [noise()],
+        streamMuxers: [yamux({ streamOptions: { maxStreamWindowSize: 4 * 1024 * 1024 } })],
+        connectionGater: {
+          denyDialMultiaddr: () => false,
+          denyInboundEncryptedConnection: (peer) => this.#isDenied(peer.toString()),
+        },
+        connectionManager: {
+          inboundConnectionThreshold: 1_000,
+          maxIncomingPendingConnections: 100,
+        },
+        // Its ping of every connection is most of what an idle node would cost; the failure detector
+        // does that work.
+        connectionMonitor: { enabled: false },
+        services: { identify: identify({ runOnConnectionOpen: true }), pubsub: this.#pubsub() },
+      });
+    } catch (cause) {
+      throw new AppError(
+        "config_invalid",
+        `p2p_listen = ${listen.join(", ")}: this node cannot listen there`,
+        { cause },
+      );
+    }
+    const node = this.node;
+    for (const protocol of PROTOCOLS) {
+      await node.handle(
+        protocolId(protocol),
+        (stream, connection) => this.#serve(protocol, stream, connection),
+        { maxInboundStreams: 4, maxOutboundStreams: 4 },
+      );
+    }
+    node.addEventListener("peer:connect", (event) => this.#onPeer(event.detail.toString(), true));
+    node.addEventListener("peer:disconnect", (event) =>
+      this.#onPeer(event.detail.toString(), false),
+    );
+    const { pubsub } = node.services;
+    for (const topic of ["changes", "liveness"] as const) {
+      pubsub.topicValidators.set(
+        TOPIC_PREFIX + topic,
+        (_neighbour, message) =>
+          this.#judge(
+            topic,
+            message.type === "signed" ? message.from.toString() : "",
+            message.data,
+          ) as TopicValidatorResult,
+      );
+      pubsub.subscribe(TOPIC_PREFIX + topic);
+    }
+    log.info("listening for members", { addresses: this.addresses().join(", ") });
+  }
+
+  get node(): Libp2p<{ pubsub: GossipSub }> {
+    if (this.#node === undefined) throw new AppError("peer_unreachable", "libp2p has not started");
+    return this.#node;
+  }
+
+  get peerId(): PeerId {
+    return this.node.peerId.toString();
+  }
+
+  addresses(): readonly string[] {
+    return this.node.getMultiaddrs().map((address) => withoutPeer(address));
+  }
+
+  async publish(topic: Topic, body: Uint8Array): Promise<void> {
+    if (this.#closed) return;
+    if (body.length > MESSAGE_BYTES) {
+      throw new AppError("wire_invalid", `a message of ${body.length} bytes is over the limit`);
+    }
+    this.#count(`${topic}:published`);
+    await this.node.services.pubsub.publish(TOPIC_PREFIX + topic, body);
+  }
+
+  subscribe(topic: Topic, handler: (from: PeerId, body: Uint8Array) => Verdict): void {
+    this.#topics.set(topic, handler);
+  }
+
+  handle(protocol: Protocol, handler: Handler): void {
+    this.#handlers.set(protocol, handler);
+  }
+
+  async request(
+    to: PeerId,
+    protocol: Protocol,
+    body: Uint8Array,
+    { timeoutMs, signal }: RequestOptions,
+  ): Promise<Uint8Array> {
+    signal?.throwIfAborted();
+    if (this.#closed) throw new AppError("peer_unreachable", "this node is stopping");
+    if (to === this.peerId) return this.#handle(protocol, to, body);
+    const { clock } = this.#options;
+    const began = clock.monotonic();
+    const caller = await this.#caller(to, protocol, timeoutMs);
+    const leftMs = Math.max(1, timeoutMs - (clock.monotonic() - began));
+    this.#count(`request:${protocol}`);
+    return caller.request(body, leftMs, signal);
+  }
+
+  setMembers(
+    members: ReadonlyMap<PeerId, readonly string[]>,
+    removed: ReadonlyMap<PeerId, string>,
+  ): void {
+    this.#members = members;
+    this.#removed = removed;
+    for (const peer of this.connections()) {
+      if (!members.has(peer)) this.#cutLater(peer, CUT_MS);
+    }
+    for (const peer of members.keys()) this.#keepConnected(peer);
+  }
+
+  async dial(addresses: readonly string[], { timeoutMs }: RequestOptions): Promise<PeerId> {
+    const causes: string[] = [];
+    for (const address of addresses) {
+      try {
+        const connection = await this.node.dial(multiaddr(address), {
+          signal: AbortSignal.timeout(timeoutMs),
+        });
+        return connection.remotePeer.toString();
+      } catch (error) {
+        causes.push(`${address}: ${errorText(error)}`);
+      }
+    }
+    throw new AppError(
+      "peer_unreachable",
+      `none of the addresses can be reached, or the other node has another network key: ${causes.join("; ")}`,
+    );
+  }
+
+  connections(): readonly PeerId[] {
+    return this.#node?.getPeers().map((peer) => peer.toString()) ?? [];
+  }
+
+  onConnection(listener: (peer: PeerId, connected: boolean) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  counters(): Readonly<Record<string, number>> {
+    return Object.fromEntries([...this.#counts].sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const timer of this.#redials.values()) timer.cancel();
+    const stopped = Promise.resolve(this.#node?.stop());
+    await Promise.race([stopped, this.#options.clock.sleep(2_000)]).catch(() => undefined);
+  }
+
+  /* ---- gossip ------------------------------------------------------------------------------ */
+
+  #pubsub() {
+    return gossipsub({
+      globalSignaturePolicy: "StrictSign",
+      allowPublishToZeroTopicPeers: true,
+      floodPublish: true,
+      emitSelf: false,
+      doPX: false,
+      fallbackToFloodsub: false,
+      canRelayMessage: false,
+      allowedTopics: [`${TOPIC_PREFIX}changes`, `${TOPIC_PREFIX}liveness`],
+      maxInboundDataLength: 4 * 1024 * 1024,
+      maxOutboundBufferSize: 16 * 1024 * 1024,
+      scoreParams: {
+        appSpecificScore: (peer) => (this.#members.has(peer) ? 0 : STRANGER_SCORE),
+        appSpecificWeight: 1,
+        // Members of a fleet share hosts and networks.
+        IPColocationFactorWeight: 0,
+        behaviourPenaltyWeight: 0,
+      },
+    });
+  }
+
+  #judge(topic: Topic, from: PeerId, body: Uint8Array): Verdict {
+    if (!this.#members.has(from)) {
+      this.#count(`${topic}:ignored:stranger`);
+      return "ignore";
+    }
+    if (body.length > MESSAGE_BYTES) {
+      this.#count(`${topic}:rejected:size`);
+      return "reject";
+    }
+    const verdict = this.#topics.get(topic)?.(from, body) ?? "ignore";
+    this.#count(`${topic}:${verdict}ed`.replace("ignoreed", "ignored"));
+    return verdict;
+  }
+
+  /* ---- requests ---------------------------------------------------------------------------- */
+
+  #caller(to: PeerId, protocol: Protocol, timeoutMs: number): Promise<Caller> {
+    const key = `${to} ${protocol}`;
+    const known = this.#callers.get(key);
+    if (known !== undefined) return known;
+    const opening = this.#open(to, protocol, timeoutMs, () => {
+      if (this.#callers.get(key) === opening) this.#callers.delete(key);
+    });
+    this.#callers.set(key, opening);
+    opening.catch(() => {
+      if (this.#callers.get(key) === opening) this.#callers.delete(key);
+    });
+    return opening;
+  }
+
+  async #open(
+    to: PeerId,
+    protocol: Protocol,
+    timeoutMs: number,
+    onEnd: () => void,
+  ): Promise<Caller> {
+    try {
+      const signal = AbortSignal.timeout(timeoutMs);
+      const [open] = this.node.getConnections(peerIdFromString(to));
+      const connection = open ?? (await this.#dialMember(to, timeoutMs));
+      const stream = await connection.newStream(protocolId(protocol), { signal });
+      return new Caller(to, stream, this.#options.clock, onEnd);
+    } catch (cause) {
+      if (cause instanceof AppError) throw cause;
+      throw new AppError("peer_unreachable", `peer ${to} cannot be reached`, { cause });
+    }
+  }
+
+  async #dialMember(to: PeerId, timeoutMs: number): Promise<Connection> {
+    const addresses = this.#members.get(to) ?? [];
+    if (addresses.length === 0) {
+      throw new AppError("peer_unreachable", `peer ${to} is not connected`);
+    }
+    const targets = addresses.map((address) => multiaddr(`${address}/p2p/${to}`));
+    return this.node.dial(targets, { signal: AbortSignal.timeout(timeoutMs) });
+  }
+
+  #serve(protocol: Protocol, stream: Stream, connection: Connection): void {
+    const from = connection.remotePeer.toString();
+    serve(
+      stream,
+      (body) => this.#handle(protocol, from, body),
+      (reason) => {
+        if (reason instanceof AppError) this.#count(`request:refused:${reason.code}`);
+      },
+    );
+  }
+
+  async #handle(protocol: Protocol, from: PeerId, body: Uint8Array): Promise<Uint8Array> {
+    const isMember = this.#members.has(from) || from === this.peerId;
+    if (!isMember && protocol !== "join") {
+      this.#count(`request:refused:stranger`);
+      const removed = this.#removed.get(from);
+      if (removed !== undefined) throw new AppError("node_removed", removed);
+      throw new AppError("not_a_member", `${from} is no member of this cluster`);
+    }
+    const handler = this.#handlers.get(protocol);
+    if (handler === undefined) {
+      throw new AppError("not_found", `nobody answers ${protocol} here`);
+    }
+    return handler(from, body);
+  }
+
+  /* ---- connections ------------------------------------------------------------------------- */
+
+  #isDenied(peer: PeerId): boolean {
+    if (this.#members.has(peer)) return false;
+    // A node without members is about to join: it is the one that dials.
+    const strangers = this.connections().filter((one) => !this.#members.has(one)).length;
+    if (strangers >= STRANGERS_MOST) return true;
+    return !this.#removed.has(peer) && !this.#options.admitStrangers();
+  }
+
+  #onPeer(peer: PeerId, connected: boolean): void {
+    if (connected && this.#members.size > 0 && !this.#members.has(peer)) {
+      this.#cutLater(peer, STRANGER_MS);
+    }
+    if (!connected) {
+      for (const key of [...this.#callers.keys()]) {
+        if (key.startsWith(`${peer} `)) this.#callers.delete(key);
+      }
+      this.#keepConnected(peer);
+    }
+    for (const listener of [...this.#listeners]) listener(peer, connected);
+  }
+
+  #cutLater(peer: PeerId, milliseconds: number): void {
+    this.#options.clock.after(milliseconds, () => {
+      if (this.#closed || this.#members.has(peer)) return;
+      this.node.hangUp(peerIdFromString(peer)).catch(() => undefined);
+    });
+  }
+
+  /** Dials a member that is not connected, again and again; the lower peer id begins. */
+  #keepConnected(peer: PeerId, pauseMs = 0): void {
+    const { clock, random } = this.#options;
+    if (this.#closed || peer === this.peerId || !this.#members.has(peer)) return;
+    if (this.#redials.has(peer)) return;
+    const [byte = 0] = random.bytes(1);
+    const waitMs =
+      (pauseMs === 0 && this.peerId > peer ? REDIAL_MS.second : pauseMs) * (1 + byte / 512);
+    const timer = clock.after(waitMs, () => {
+      this.#redials.delete(peer);
+      if (this.#closed || !this.#members.has(peer) || this.#isConnected(peer)) return;
+      this.#dialMember(peer, DIAL_MS).catch(() => {
+        this.#keepConnected(peer, Math.min(Math.max(pauseMs * 2, REDIAL_MS.first), REDIAL_MS.most));
+      });
+    });
+    this.#redials.set(peer, timer);
+  }
+
+  #isConnected(peer: PeerId): boolean {
+    return this.node.getConnections(peerIdFromString(peer)).length > 0;
+  }
+
+  #count(name: string): void {
+    this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
+  }
+}
+
+const withoutPeer = (address: Multiaddr): string => address.toString().replace(/\/p2p\/[^/]+$/, "");

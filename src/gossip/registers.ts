@@ -1,0 +1,245 @@
+/** The registers of a node: its side as a voter, its side as a proposer, and the road between. */
+import {
+  AppError,
+  CLUSTER,
+  CONFIG_ID,
+  LIMITS,
+  errorText,
+  type ClusterConfig,
+  type Entry,
+  type RecordKind,
+  type VoterConfig,
+} from "../domain/index.ts";
+import { Acceptor } from "./acceptor.ts";
+import type { Change, Parts, Registers } from "./ports.ts";
+import { Proposer, type RegisterChange } from "./proposer.ts";
+import {
+  answerSchema,
+  decodeMessage,
+  encodeMessage,
+  requestSchema,
+  type RegisterAnswer,
+  type RegisterRequest,
+  type WireResult,
+} from "./register-messages.ts";
+import { Outbox } from "./outbox.ts";
+import { Voters } from "./voters.ts";
+
+export interface OpenedRegisters extends Registers {
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /** Drops this voter's row of a record whose tombstone every member has seen. */
+  forget(kind: RecordKind, id: string, version: number): Promise<void>;
+}
+
+const CONFIG_KEY = `cluster/${CONFIG_ID}`;
+
+interface UpdateOptions {
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+export function createRegisters(parts: Parts): OpenedRegisters {
+  return new NodeRegisters(parts);
+}
+
+class NodeRegisters implements OpenedRegisters {
+  readonly #parts: Parts;
+  readonly #acceptor: Acceptor;
+  readonly #voters: Voters;
+  readonly #proposer: Proposer;
+  readonly #outboxes = new Map<string, Outbox>();
+  /** The end of the latest update of each register here: one at a time. */
+  readonly #tails = new Map<string, Promise<unknown>>();
+  #unsubscribe: () => void = () => undefined;
+  #loaded: Promise<void> | undefined;
+
+  constructor(parts: Parts) {
+    const { catalog, clock, random, log, members, transport } = parts;
+    this.#parts = parts;
+    this.#acceptor = new Acceptor(catalog);
+    this.#voters = new Voters({
+      nodeId: members.self,
+      acceptor: this.#acceptor,
+      clock,
+      log,
+      askDump: (voter, voters, after) =>
+        this.#send(voter, { v: 1, voters, dump: { after } }, LIMITS.registerDumpTimeoutMs),
+    });
+    this.#proposer = new Proposer({
+      nodeId: members.self,
+      clock,
+      random,
+      voters: () => this.#newest(),
+      votersIn: (key, value) =>
+        key === CONFIG_KEY ? (value as ClusterConfig | undefined)?.voters : undefined,
+      learn: (voters) => this.#voters.hear(voters),
+      ask: (voter, voters, operation) => this.#outbox(voter).ask(voters, operation),
+    });
+    transport.handle("register", async (from, body) => {
+      const request = decodeMessage(requestSchema, body);
+      return encodeMessage(await this.#serve(members.nodeOf(from) ?? from, request));
+    });
+  }
+
+  async start(): Promise<void> {
+    const { members, log } = this.#parts;
+    this.#loaded ??= this.#acceptor.load();
+    await this.#loaded;
+    const hear = () => {
+      const voters = members.voters();
+      if (voters === undefined) return;
+      this.#voters.hear(voters).catch((error: unknown) => {
+        log.warn("a configuration of voters could not be installed", { reason: errorText(error) });
+      });
+    };
+    this.#unsubscribe = members.onChange(hear);
+    hear();
+    this.#voters.resume();
+  }
+
+  async stop(): Promise<void> {
+    this.#unsubscribe();
+    for (const outbox of this.#outboxes.values()) outbox.close();
+    await this.#voters.stop();
+  }
+
+  update<K extends RecordKind>(
+    kind: K,
+    id: string,
+    change: Change<K>,
+    options: UpdateOptions = {},
+  ): Promise<Entry<K> | undefined> {
+    const key = `${kind}/${id}`;
+    const before = this.#tails.get(key) ?? Promise.resolve();
+    const result = before.then(() => this.#update(kind, id, change, options));
+    const settled = result.catch(() => undefined);
+    this.#tails.set(key, settled);
+    void settled.then(() => {
+      if (this.#tails.get(key) === settled) this.#tails.delete(key);
+    });
+    return result;
+  }
+
+  read<K extends RecordKind>(
+    kind: K,
+    id: string,
+    options: UpdateOptions = {},
+  ): Promise<Entry<K> | undefined> {
+    return this.update(kind, id, () => undefined, options);
+  }
+
+  status(): { readonly number: number; readonly active: boolean } {
+    const number = this.#acceptor.installed?.number ?? 0;
+    return { number, active: this.#acceptor.isActive(number) };
+  }
+
+  forget(kind: RecordKind, id: string, version: number): Promise<void> {
+    return this.#acceptor.forget(`${kind}/${id}`, version);
+  }
+
+  async #update<K extends RecordKind>(
+    kind: K,
+    id: string,
+    change: Change<K>,
+    { timeoutMs = LIMITS.registerTimeoutMs, signal }: UpdateOptions,
+  ): Promise<Entry<K> | undefined> {
+    const { catalog, clock, members } = this.#parts;
+    signal?.throwIfAborted();
+    if (members.voters() === undefined) return this.#updateAlone(kind, id, change);
+    await this.#loaded;
+    const decided = await this.#proposer.update(`${kind}/${id}`, change as RegisterChange, {
+      untilMs: clock.monotonic() + timeoutMs,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (decided.version === 0) return undefined;
+    const entry = entryOf(kind, id, decided.version, decided.value);
+    const held = catalog.get(CLUSTER, kind, id);
+    // Readers of this node see what was agreed before whoever asked for it is answered.
+    if ((held?.version ?? 0) < entry.version) await catalog.merge([entry as Entry]);
+    return entry;
+  }
+
+  /** A node that is alone is its own quorum. */
+  async #updateAlone<K extends RecordKind>(
+    kind: K,
+    id: string,
+    change: Change<K>,
+  ): Promise<Entry<K> | undefined> {
+    const { catalog, clock } = this.#parts;
+    const current = catalog.get(CLUSTER, kind, id);
+    const next = change(current?.value);
+    if (next === undefined) return current;
+    if (next === null && current?.value === undefined) return current;
+    const version = (current?.version ?? Math.max(0, Math.floor(clock.now()))) + 1;
+    const entry = entryOf(kind, id, version, next ?? undefined);
+    await catalog.merge([entry as Entry]);
+    return entry;
+  }
+
+  /** The newest configuration of voters that this node has heard of. */
+  #newest(): VoterConfig {
+    const known = this.#parts.members.voters();
+    const { installed } = this.#acceptor;
+    const newest =
+      (installed?.number ?? 0) > (known?.number ?? 0) ? installed : (known ?? installed);
+    if (newest !== undefined) return newest;
+    throw new AppError("no_quorum", "this node knows of no voters");
+  }
+
+  #outbox(voter: string): Outbox {
+    const known = this.#outboxes.get(voter);
+    if (known !== undefined) return known;
+    const outbox = new Outbox(async (voters, operations) => {
+      const request: RegisterRequest = { v: 1, voters, ops: [...operations] };
+      const answer = await this.#send(voter, request, LIMITS.registerRequestTimeoutMs);
+      if (answer.voters !== undefined && answer.voters.number > voters.number) {
+        await this.#voters.hear(answer.voters);
+      }
+      return answer.served ? answer.results : undefined;
+    });
+    this.#outboxes.set(voter, outbox);
+    return outbox;
+  }
+
+  async #send(voter: string, request: RegisterRequest, timeoutMs: number): Promise<RegisterAnswer> {
+    const { members, transport } = this.#parts;
+    if (voter === members.self) return this.#serve(voter, request);
+    const peer = members.peerOf(voter);
+    if (peer === undefined) throw new AppError("peer_unreachable", `${voter} is no member`);
+    const body = encodeMessage(request);
+    return decodeMessage(
+      answerSchema,
+      await transport.request(peer, "register", body, { timeoutMs }),
+    );
+  }
+
+  async #serve(from: string, request: RegisterRequest): Promise<RegisterAnswer> {
+    await this.#loaded;
+    const acceptor = this.#acceptor;
+    const { number } = request.voters;
+    // Also waits for a configuration that is on its way to the disk.
+    if (request.dump !== undefined || number > (acceptor.installed?.number ?? 0)) {
+      await this.#voters.hear(request.voters);
+    }
+    const newest = acceptor.installed;
+    const known = newest === undefined ? {} : { voters: newest };
+    if (request.dump !== undefined) {
+      const page = acceptor.dump(from, number, request.dump.after);
+      return { v: 1, served: page !== undefined, ...known, ...page };
+    }
+    const isServed = () => acceptor.isActive(number);
+    if (!isServed()) return { v: 1, served: false, ...known };
+    const results: WireResult[] = await acceptor.perform(request.ops ?? []);
+    return { v: 1, served: true, ...known, results };
+  }
+}
+
+/** The kind and its value belong together at every call site; the union type cannot say so. */
+const entryOf = <K extends RecordKind>(
+  kind: K,
+  id: string,
+  version: number,
+  value: unknown,
+): Entry<K> =>
+  ({ owner: CLUSTER, kind, id, version, ...(value === undefined ? {} : { value }) }) as Entry<K>;

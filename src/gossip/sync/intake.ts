@@ -1,0 +1,100 @@
+/** What comes in from others: checked, merged, counted. Nothing that fails its schema goes further. */
+import { CLUSTER, isRecordKind, supersedes, type Catalog, type Entry } from "../../domain/index.ts";
+import type { Parts } from "../ports.ts";
+import { fromWire, type WireEntry } from "./messages.ts";
+
+/** A peer that sends what is wrong is named in the log this often. */
+const COMPLAIN_MS = 60_000;
+
+export type Refusal = "schema" | "owner" | "unknown" | "self" | "stranger";
+
+export class Intake {
+  readonly #parts: Parts;
+  readonly #counts = new Map<string, number>();
+  readonly #complained = new Map<string, number>();
+  /** Entries on their way into the catalog: they must not be spread as this node's own. */
+  readonly #arriving = new Set<string>();
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /** True once for an entry that came from others. */
+  cameIn(entry: Entry): boolean {
+    return this.#arriving.delete(mark(entry));
+  }
+
+  counts(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#counts);
+  }
+
+  /**
+   * The entries that may be merged, and why others may not.
+   * @param signer the node that signed them, for gossip; undefined for what was pulled
+   */
+  check(
+    wire: readonly WireEntry[],
+    from: string,
+    signer: string | undefined,
+  ): { readonly good: readonly Entry[]; readonly bad: boolean } {
+    const good: Entry[] = [];
+    let bad = false;
+    for (const one of wire) {
+      const parsed = fromWire(one);
+      const refusal = typeof parsed === "string" ? reasonOf(parsed) : this.#refuse(parsed, signer);
+      if (refusal === undefined && typeof parsed !== "string") good.push(parsed.entry);
+      else this.#complain(refusal ?? "schema", one, from);
+      bad ||= refusal === "schema" || refusal === "owner";
+    }
+    return { good, bad };
+  }
+
+  /** Merges what is newer than what is held here; answers what was. @throws as Catalog.merge */
+  async merge(entries: readonly Entry[]): Promise<readonly Entry[]> {
+    const { catalog } = this.#parts;
+    const newer = entries.filter((entry) => supersedes(entry, heldBy(catalog, entry)));
+    if (newer.length === 0) return [];
+    for (const entry of newer) this.#arriving.add(mark(entry));
+    try {
+      // Not flushed: whoever made them has them on the disk, and they are pulled again if lost.
+      return await catalog.merge(newer, { sync: false });
+    } finally {
+      for (const entry of newer) this.#arriving.delete(mark(entry));
+    }
+  }
+
+  #refuse({ entry }: { entry: Entry }, signer: string | undefined): Refusal | undefined {
+    const { members, catalog } = this.#parts;
+    if (isRecordKind(entry.kind)) return entry.owner === CLUSTER ? undefined : "owner";
+    if (entry.owner === CLUSTER) return "owner";
+    if (signer !== undefined && signer !== entry.owner) return "owner";
+    if (entry.owner === members.self) {
+      const held = heldBy(catalog, entry);
+      return supersedes(entry, held) ? "self" : undefined;
+    }
+    return members.has(entry.owner) ? undefined : "stranger";
+  }
+
+  #complain(refusal: Refusal, { o, k, i }: WireEntry, from: string): void {
+    const { clock, log } = this.#parts;
+    this.#counts.set(refusal, (this.#counts.get(refusal) ?? 0) + 1);
+    // Facts of a node that was removed still go round for a while.
+    if (refusal === "stranger" || refusal === "unknown") return;
+    const key = `${from} ${refusal}`;
+    const nowMs = clock.monotonic();
+    if (nowMs - (this.#complained.get(key) ?? -Infinity) < COMPLAIN_MS) return;
+    this.#complained.set(key, nowMs);
+    const fields = { from, entry: `${k}/${i}`, owner: o, reason: refusal };
+    if (refusal === "self") log.error("another node writes this node's facts", fields);
+    else log.warn("an entry of a peer was refused", fields);
+  }
+}
+
+const reasonOf = (parsed: "unknown" | "invalid"): Refusal =>
+  parsed === "unknown" ? "unknown" : "schema";
+
+const mark = ({ owner, kind, id, version }: Entry): string =>
+  `${kind}\0${id}\0${owner}\0${version}`;
+
+export const heldBy = (catalog: Catalog, { owner, kind, id }: Entry): Entry | undefined =>
+  catalog.get(owner, kind, id);
