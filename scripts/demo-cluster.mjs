@@ -91,7 +91,7 @@ const readyOn = (node, templateId, names) =>
     return names.every((name) => held.has(name)) ? template : undefined;
   });
 
-async function join(node, seed) {
+async function enter(node, seed) {
   const { token } = await seed.ask("POST", "/v1/cluster/join-tokens", {});
   await node.ask("POST", "/v1/cluster/join", { token });
   await until(`${node.name} to be a member`, async () => {
@@ -127,7 +127,7 @@ export async function runClusterDemo({ main, work, count, flags, stay }) {
   try {
     step(`${count} daemons, one cluster`);
     const first = await add();
-    for (let index = 1; index < count; index++) await join(await add(), first);
+    for (let index = 1; index < count; index++) await enter(await add(), first);
     const names = nodes.map((node) => node.name);
     await until("all to see each other", async () => {
       const { members } = await first.ask("GET", "/v1/cluster");
@@ -177,7 +177,7 @@ export async function runClusterDemo({ main, work, count, flags, stay }) {
     step("One more node: it is filled before it counts as ready");
     began = performance.now();
     const more = await add();
-    await join(more, first);
+    await enter(more, first);
     await until(`${more.name} to be filled`, async () => {
       const { members } = await first.ask("GET", "/v1/cluster");
       return members.find((member) => member.node_id === more.name)?.warm;

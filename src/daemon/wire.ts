@@ -57,6 +57,7 @@ export interface Daemon {
 }
 
 const CLUSTER_EVENT_MS = 1_000;
+const REPUBLISH_MS = 300;
 /** The core's own heartbeat: the node's fact goes through the catalog's writer. */
 const ROUND_MS = 15_000;
 
@@ -310,11 +311,20 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   scrub.start();
   opened.push(() => scrub.stop());
   opened.push(announceCluster(state, clock));
+  let republish: { cancel(): void } | undefined;
   const unsubscribe = catalog.subscribe((entry) => {
     if (entry.kind === "artifact" && entry.value === undefined) void recover();
+    if (entry.kind === "replica" && entry.owner === config.node_id) {
+      // Whether this node is filled is part of its fact.
+      republish ??= clock.after(REPUBLISH_MS, () => {
+        republish = undefined;
+        publishNode().catch((error: unknown) => log.warn("node fact", { err: error }));
+      });
+    }
   });
   opened.push(async () => {
     unsubscribe();
+    republish?.cancel();
     placement.stop();
     await builds.stop();
   });

@@ -54,7 +54,8 @@ export function createWelcome(parts: Parts & { readonly admission: Admission }):
   };
   const ask = async (peer: PeerId): Promise<void> => {
     const last = asked.get(peer);
-    if (members.config() === undefined || peer === transport.peerId) return;
+    // One that is about to join has nothing to say yet.
+    if (members.nodeOf(peer) === undefined || peer === transport.peerId) return;
     if (last !== undefined && clock.monotonic() - last < AGAIN_MS) return;
     asked.set(peer, clock.monotonic());
     try {

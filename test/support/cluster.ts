@@ -193,5 +193,9 @@ export class TestCluster {
       quietly("netns", "del", this.#space(index));
     }
     quietly("netns", "del", this.#bridgeSpace);
+    const bugs = this.nodes.flatMap((node) =>
+      node.output.split("\n").filter((line) => line.includes("a programming error")),
+    );
+    if (bugs.length > 0) throw new Error(bugs.join("\n"));
   }
 }

@@ -213,8 +213,9 @@ export class TestDaemon {
     return waitFor(
       `the end of job ${jobId}`,
       async () => {
-        const job = await this.job(jobId);
-        return isActive(job) ? undefined : job;
+        // Another member may not have heard of it yet.
+        const { status, body } = await this.ask("GET", `/v1/jobs/${jobId}`);
+        return status !== 200 || isActive(body as Job) ? undefined : (body as Job);
       },
       timeoutMs,
     );

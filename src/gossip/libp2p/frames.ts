@@ -3,6 +3,7 @@
  * under way at once. A stream carries requests in the direction in which it was opened, and their
  * answers back.
  */
+import { setMaxListeners } from "node:events";
 import type { Stream } from "@libp2p/interface";
 import { AppError, ERRORS, isAppError, type Clock, type ErrorCode } from "../../domain/index.ts";
 
@@ -12,6 +13,9 @@ const FAILURE = 3;
 const HEAD_BYTES = 9;
 /** A page of values or a few chunks are far below. */
 const FRAME_BYTES = 8 * 1024 * 1024;
+const FAILURE_BYTES = 64 * 1024;
+/** What a peer that reads slowly may have waiting for it before its next requests have to wait. */
+const QUEUED_BYTES = 4 * 1024 * 1024;
 /** Served at once for one peer; more wait, and too many more are refused. */
 const SERVED_AT_ONCE = 64;
 const WAITING_MOST = 1_024;
@@ -30,6 +34,12 @@ class FrameReader {
   #parts: Uint8Array[] = [];
   #length = 0;
 
+  readonly #limit: number;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
   /** @throws AppError wire_invalid for a frame over the limit */
   *push(bytes: Uint8Array): Iterable<Frame> {
     this.#parts.push(bytes);
@@ -39,7 +49,7 @@ class FrameReader {
       const head = this.#peek(HEAD_BYTES);
       const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
       const size = view.getUint32(0);
-      if (size > FRAME_BYTES) {
+      if (size > this.#limit) {
         throw new AppError("wire_invalid", `a frame of ${size} bytes is over the limit`);
       }
       if (this.#length < HEAD_BYTES + size) return;
@@ -77,13 +87,16 @@ class FrameReader {
 class FrameWriter {
   readonly #stream: Stream;
   #queue: Uint8Array[] = [];
+  #queuedBytes = 0;
   #writing = false;
+  #room: (() => void)[] = [];
 
   constructor(stream: Stream) {
     this.#stream = stream;
   }
 
-  write(kind: number, number: number, body: Uint8Array): void {
+  /** Resolves when so little waits that more may be made. @throws AppError wire_invalid */
+  async write(kind: number, number: number, body: Uint8Array): Promise<void> {
     if (body.length > FRAME_BYTES) {
       throw new AppError("wire_invalid", `a frame of ${body.length} bytes is over the limit`);
     }
@@ -93,22 +106,30 @@ class FrameWriter {
     view.setUint8(4, kind);
     view.setUint32(5, number);
     this.#queue.push(head, body);
-    if (this.#writing) return;
-    this.#writing = true;
-    queueMicrotask(() => void this.#flush());
+    this.#queuedBytes += HEAD_BYTES + body.length;
+    if (!this.#writing) {
+      this.#writing = true;
+      queueMicrotask(() => void this.#flush());
+    }
+    if (this.#queuedBytes > QUEUED_BYTES) {
+      await new Promise<void>((resolve) => this.#room.push(resolve));
+    }
   }
 
   async #flush(): Promise<void> {
     try {
       while (this.#queue.length > 0) {
         const bytes = Buffer.concat(this.#queue.splice(0));
+        this.#queuedBytes = 0;
         if (this.#stream.status !== "open") return;
         if (!this.#stream.send(bytes)) await this.#stream.onDrain();
+        for (const resolve of this.#room.splice(0)) resolve();
       }
     } catch (error) {
       this.#stream.abort(error instanceof Error ? error : new Error(String(error)));
     } finally {
       this.#writing = false;
+      for (const resolve of this.#room.splice(0)) resolve();
     }
   }
 }
@@ -118,8 +139,9 @@ function follow(
   stream: Stream,
   onFrame: (frame: Frame) => void,
   onEnd: (reason: unknown) => void,
+  limit = FRAME_BYTES,
 ): void {
-  const reader = new FrameReader();
+  const reader = new FrameReader(limit);
   const run = async () => {
     for await (const piece of stream) {
       const bytes = piece instanceof Uint8Array ? piece : piece.subarray();
@@ -191,16 +213,21 @@ export class Caller {
         finish(() => reject(unreachable(this.#peer, `did not answer within ${timeoutMs} ms`))),
       );
       if (signal?.aborted === true) return onAbort();
-      signal?.addEventListener("abort", onAbort);
+      if (signal !== undefined) {
+        // As many as there are requests under way for one piece of work.
+        setMaxListeners(0, signal);
+        signal.addEventListener("abort", onAbort);
+      }
       this.#waiting.set(number, {
         resolve: (answer) => finish(() => resolve(answer)),
         reject: (error) => finish(() => reject(error)),
       });
-      try {
-        this.#writer.write(REQUEST, number, body);
-      } catch (error) {
-        finish(() => reject(error));
+      if (!this.isOpen) {
+        return finish(() => reject(unreachable(this.#peer, "has cut the connection")));
       }
+      this.#writer
+        .write(REQUEST, number, body)
+        .catch((error: unknown) => finish(() => reject(error)));
     });
   }
 
@@ -220,15 +247,16 @@ export function serve(
   stream: Stream,
   handle: (body: Uint8Array) => Promise<Uint8Array>,
   onEnd: (reason: unknown) => void,
+  limit = FRAME_BYTES,
 ): void {
   const writer = new FrameWriter(stream);
   const waiting: Frame[] = [];
   let served = 0;
   const answer = async ({ number, body }: Frame): Promise<void> => {
     try {
-      writer.write(ANSWER, number, await handle(body));
+      await writer.write(ANSWER, number, await handle(body));
     } catch (error) {
-      writer.write(FAILURE, number, fromError(error));
+      await writer.write(FAILURE, number, fromError(error));
     } finally {
       served--;
       const next = waiting.shift();
@@ -246,9 +274,10 @@ export function serve(
       if (served < SERVED_AT_ONCE) return begin(frame);
       if (waiting.length < WAITING_MOST) return void waiting.push(frame);
       const refusal = new AppError("too_many_requests", "too many requests wait here");
-      writer.write(FAILURE, frame.number, fromError(refusal));
+      void writer.write(FAILURE, frame.number, fromError(refusal));
     },
     onEnd,
+    limit,
   );
 }
 
@@ -256,7 +285,13 @@ export function serve(
 function fromError(error: unknown): Uint8Array {
   const known = isAppError(error) ? error : new AppError("internal", "the peer failed to answer");
   const { code, message, meta } = known;
-  return encoder.encode(JSON.stringify({ code, message, meta }));
+  try {
+    const text = encoder.encode(JSON.stringify({ code, message, meta }));
+    if (text.length <= FAILURE_BYTES) return text;
+  } catch {
+    // Details that are no JSON stay here.
+  }
+  return encoder.encode(JSON.stringify({ code, message: message.slice(0, 1_000) }));
 }
 
 function toError(peer: string, body: Uint8Array): AppError {

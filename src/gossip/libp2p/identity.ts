@@ -55,7 +55,11 @@ export async function openIdentity(input: IdentityInput): Promise<PrivateKey> {
         "of this folder remove identity.key and cluster.json, and join the cluster anew",
     );
   }
-  return privateKeyFromProtobuf(Buffer.from(stored.key, "base64"));
+  try {
+    return privateKeyFromProtobuf(Buffer.from(stored.key, "base64"));
+  } catch (cause) {
+    throw new AppError("config_invalid", `${path} is damaged`, { cause });
+  }
 }
 
 async function makeIdentity(path: string, input: IdentityInput): Promise<PrivateKey> {

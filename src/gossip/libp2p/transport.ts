@@ -12,6 +12,7 @@ import { createLibp2p, type Libp2p } from "libp2p";
 import { AppError, errorText, type Clock, type Log, type Random } from "../../domain/index.ts";
 import type { PeerId, Protocol, RequestOptions, Topic, Transport, Verdict } from "../ports.ts";
 import { Caller, serve } from "./frames.ts";
+import { warmCipher } from "./warm-cipher.ts";
 
 export interface TransportOptions {
   readonly privateKey: PrivateKey;
@@ -36,6 +37,7 @@ const PROTOCOLS: readonly Protocol[] = ["join", "probe", "register", "feed", "sw
 const MESSAGE_BYTES = 256 * 1024;
 const STRANGERS_MOST = 16;
 const STRANGER_MS = 30_000;
+const STRANGER_FRAME_BYTES = 64 * 1024;
 /** Answers under way go out before a connection that is not wanted any more is cut. */
 const CUT_MS = 1_000;
 const REDIAL_MS = { first: 1_000, most: 30_000, second: 3_000 } as const;
@@ -48,6 +50,9 @@ export async function createTransport(options: TransportOptions): Promise<Transp
   await transport.start();
   return transport;
 }
+
+/** Once a process. */
+let cipherWarm = false;
 
 const swarmKey = (hex: string): Uint8Array =>
   new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base16/\n${hex}`);
@@ -72,6 +77,8 @@ class Libp2pTransport implements Transport {
 
   async start(): Promise<void> {
     const { privateKey, presharedKey, listen, announce, log } = this.#options;
+    if (!cipherWarm) warmCipher();
+    cipherWarm = true;
     try {
       this.#node = await createLibp2p({
         privateKey,
@@ -169,10 +176,37 @@ class Libp2pTransport implements Transport {
     if (to === this.peerId) return this.#handle(protocol, to, body);
     const { clock } = this.#options;
     const began = clock.monotonic();
-    const caller = await this.#caller(to, protocol, timeoutMs);
+    const caller = await this.#within(this.#caller(to, protocol), to, timeoutMs, signal);
     const leftMs = Math.max(1, timeoutMs - (clock.monotonic() - began));
     this.#count(`request:${protocol}`);
     return caller.request(body, leftMs, signal);
+  }
+
+  /** The opening is shared; how long one waits for it is the business of each. */
+  #within<T>(
+    opening: Promise<T>,
+    to: PeerId,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const onAbort = () => finish(() => reject(signal?.reason));
+      const timer = this.#options.clock.after(timeoutMs, () =>
+        finish(() =>
+          reject(new AppError("peer_unreachable", `no connection to ${to} in ${timeoutMs} ms`)),
+        ),
+      );
+      const finish = (settle: () => void) => {
+        timer.cancel();
+        signal?.removeEventListener("abort", onAbort);
+        settle();
+      };
+      signal?.addEventListener("abort", onAbort);
+      opening.then(
+        (value) => finish(() => resolve(value)),
+        (error: unknown) => finish(() => reject(error)),
+      );
+    });
   }
 
   setMembers(
@@ -265,11 +299,11 @@ class Libp2pTransport implements Transport {
 
   /* ---- requests ---------------------------------------------------------------------------- */
 
-  #caller(to: PeerId, protocol: Protocol, timeoutMs: number): Promise<Caller> {
+  #caller(to: PeerId, protocol: Protocol): Promise<Caller> {
     const key = `${to} ${protocol}`;
     const known = this.#callers.get(key);
     if (known !== undefined) return known;
-    const opening = this.#open(to, protocol, timeoutMs, () => {
+    const opening = this.#open(to, protocol, () => {
       if (this.#callers.get(key) === opening) this.#callers.delete(key);
     });
     this.#callers.set(key, opening);
@@ -279,16 +313,11 @@ class Libp2pTransport implements Transport {
     return opening;
   }
 
-  async #open(
-    to: PeerId,
-    protocol: Protocol,
-    timeoutMs: number,
-    onEnd: () => void,
-  ): Promise<Caller> {
+  async #open(to: PeerId, protocol: Protocol, onEnd: () => void): Promise<Caller> {
     try {
-      const signal = AbortSignal.timeout(timeoutMs);
+      const signal = AbortSignal.timeout(DIAL_MS);
       const [open] = this.node.getConnections(peerIdFromString(to));
-      const connection = open ?? (await this.#dialMember(to, timeoutMs));
+      const connection = open ?? (await this.#dialMember(to, DIAL_MS));
       const stream = await connection.newStream(protocolId(protocol), { signal });
       return new Caller(to, stream, this.#options.clock, onEnd);
     } catch (cause) {
@@ -314,6 +343,8 @@ class Libp2pTransport implements Transport {
       (reason) => {
         if (reason instanceof AppError) this.#count(`request:refused:${reason.code}`);
       },
+      // Who is no member has little to say.
+      this.#members.has(from) || this.#members.size === 0 ? undefined : STRANGER_FRAME_BYTES,
     );
   }
 
@@ -337,9 +368,11 @@ class Libp2pTransport implements Transport {
   #isDenied(peer: PeerId): boolean {
     if (this.#members.has(peer)) return false;
     // A node without members is about to join: it is the one that dials.
-    const strangers = this.connections().filter((one) => !this.#members.has(one)).length;
-    if (strangers >= STRANGERS_MOST) return true;
-    return !this.#removed.has(peer) && !this.#options.admitStrangers();
+    const strangers = this.connections().filter((one) => !this.#members.has(one));
+    const removed = strangers.filter((one) => this.#removed.has(one)).length;
+    // Those that were removed and come to hear it must not keep others from joining.
+    if (this.#removed.has(peer)) return removed >= STRANGERS_MOST;
+    return strangers.length - removed >= STRANGERS_MOST || !this.#options.admitStrangers();
   }
 
   #onPeer(peer: PeerId, connected: boolean): void {
