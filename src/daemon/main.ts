@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The executable: the service and its client in one. */
+import { setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { text } from "node:stream/consumers";
 import { registerDaemon } from "./cli/daemon.ts";
@@ -10,6 +11,9 @@ import { runCli } from "./cli/run.ts";
 import { registerUnits } from "./cli/units.ts";
 import { realClock } from "./effects/clock.ts";
 import { realRandom } from "./effects/random.ts";
+
+// A piece of work has one signal and as many waits as it has requests under way.
+setMaxListeners(1_000);
 
 const manifest = JSON.parse(
   readFileSync(new URL("../../package.json", import.meta.url), "utf8"),

@@ -39,6 +39,8 @@ export const LIMITS = {
   registerTimeoutMs: 5_000,
   /** One message to one voter: longer than a flush of a slow disk, shorter than an update. */
   registerRequestTimeoutMs: 1_500,
+  /** A voter that has accepted a value and not heard of it for so long reads the register. */
+  registerLearnMs: 500,
   /** One page of what a former voter held. */
   registerDumpTimeoutMs: 5_000,
   /** A voter that has been down for so long is replaced: a reboot takes less. */

@@ -64,7 +64,11 @@ const splitKey = (key: string): { kind: string; id: string } => {
 
 export class Acceptor {
   readonly #catalog: Catalog;
-  readonly #rows = new Map<string, RegisterRow>();
+  #rows = new Map<string, RegisterRow>();
+  readonly #underWay = new Set<Promise<unknown>>();
+  #reloading: Promise<void> | undefined;
+  /** Told of each value that was accepted here, once it is durable. */
+  onAccepted: (key: string) => void = () => undefined;
   /** As it is on the disk. */
   #state: VoterState = { installed: undefined, activeIn: 0 };
   /** The newest configuration heard of, on the disk or on its way there. */
@@ -103,15 +107,13 @@ export class Acceptor {
    * the meantime either. Resolves with true when the configuration was new.
    */
   async install(voters: VoterConfig): Promise<boolean> {
-    if (voters.number <= (this.#heard?.number ?? 0)) {
-      await this.#writing;
-      return false;
-    }
-    this.#heard = voters;
+    const isNew = voters.number > (this.#heard?.number ?? 0);
+    if (isNew) this.#heard = voters;
+    // Also when it was heard of before: that write may have failed.
     await this.#write((state) =>
       voters.number > (state.installed?.number ?? 0) ? { ...state, installed: voters } : undefined,
     );
-    return true;
+    return isNew;
   }
 
   /** Takes over what a majority of the former voters held; from now on `number` is served. */
@@ -142,6 +144,8 @@ export class Acceptor {
 
   /** One result for each operation, all of them durable. @throws AppError catalog_degraded */
   async perform(operations: readonly WireOperation[]): Promise<WireResult[]> {
+    // A reload that another call brings about meanwhile is waited for as well.
+    while (this.#reloading !== undefined) await this.#reloading;
     const changed = new Set<string>();
     const results = operations.map((operation) => this.#step(operation, changed));
     const local = [...changed].map((key): LocalWrite => ({
@@ -150,13 +154,33 @@ export class Acceptor {
       value: toStored(this.row(key)),
     }));
     if (local.length === 0) return results;
+    const written = this.#catalog.merge([], { local, sync: true });
+    this.#underWay.add(written);
     try {
-      await this.#catalog.merge([], { local, sync: true });
+      await written;
     } catch (error) {
-      await this.#reload(changed);
+      this.#reloading ??= this.#reload().finally(() => (this.#reloading = undefined));
+      await this.#reloading;
       throw error;
+    } finally {
+      this.#underWay.delete(written);
+    }
+    for (const operation of operations) {
+      if (operation.a !== undefined) this.onAccepted(operation.k);
     }
     return results;
+  }
+
+  /** Registers whose accepted value is newer than what the catalog has learned. */
+  unlearned(): string[] {
+    return [...this.#rows.keys()].filter((key) => this.isUnlearned(key));
+  }
+
+  isUnlearned(key: string): boolean {
+    const row = this.#rows.get(key);
+    const { kind, id } = splitKey(key);
+    if (row === undefined || !isRecordKind(kind)) return false;
+    return row.accepted.version > (this.#catalog.get(CLUSTER, kind, id)?.version ?? 0);
   }
 
   row(key: string): RegisterRow {
@@ -236,12 +260,14 @@ export class Acceptor {
     return { ok: true, accepted: fromAccepted(step.row.accepted) };
   }
 
-  async #reload(keys: ReadonlySet<string>): Promise<void> {
-    for (const key of keys) {
-      const stored = await this.#catalog.table("register").get(key);
-      if (stored === undefined) this.#rows.delete(key);
-      else this.#rows.set(key, fromStored(stored as StoredRow));
+  /** After a write that failed: memory is ahead of the disk. All is read anew, nothing between. */
+  async #reload(): Promise<void> {
+    await Promise.allSettled(this.#underWay);
+    const rows = new Map<string, RegisterRow>();
+    for await (const [key, value] of this.#catalog.table("register").range()) {
+      if (key !== VOTERS_ROW) rows.set(key, fromStored(value as StoredRow));
     }
+    this.#rows = rows;
   }
 
   /** In memory only once it is durable. */

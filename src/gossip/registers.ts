@@ -51,6 +51,10 @@ class NodeRegisters implements OpenedRegisters {
   readonly #outboxes = new Map<string, Outbox>();
   /** The end of the latest update of each register here: one at a time. */
   readonly #tails = new Map<string, Promise<unknown>>();
+  /** Registers that a proposer may have written and then died, with the time to look. */
+  readonly #unlearned = new Map<string, number>();
+  #learning: { cancel(): void } | undefined;
+  #stopped = false;
   #unsubscribe: () => void = () => undefined;
   #loaded: Promise<void> | undefined;
 
@@ -76,6 +80,7 @@ class NodeRegisters implements OpenedRegisters {
       learn: (voters) => this.#voters.hear(voters),
       ask: (voter, voters, operation) => this.#outbox(voter).ask(voters, operation),
     });
+    this.#acceptor.onAccepted = (key) => this.#learnLater(key);
     transport.handle("register", async (from, body) => {
       const request = decodeMessage(requestSchema, body);
       return encodeMessage(await this.#serve(members.nodeOf(from) ?? from, request));
@@ -96,9 +101,13 @@ class NodeRegisters implements OpenedRegisters {
     this.#unsubscribe = members.onChange(hear);
     hear();
     this.#voters.resume();
+    if (members.voters() === undefined) return;
+    for (const key of this.#acceptor.unlearned()) this.#learnLater(key);
   }
 
   async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#learning?.cancel();
     this.#unsubscribe();
     for (const outbox of this.#outboxes.values()) outbox.close();
     await this.#voters.stop();
@@ -175,6 +184,47 @@ class NodeRegisters implements OpenedRegisters {
     const entry = entryOf(kind, id, version, next ?? undefined);
     await catalog.merge([entry as Entry]);
     return entry;
+  }
+
+  /**
+   * What was accepted here is usually learned at once, from its proposer. When that died right after
+   * a majority had accepted, no catalog has the record, though whoever asked for it may have been
+   * told that it is written: so a voter that hears nothing reads the register itself.
+   */
+  #learnLater(key: string): void {
+    const { clock, random } = this.#parts;
+    const [byte = 0] = random.bytes(1);
+    this.#unlearned.set(key, clock.monotonic() + LIMITS.registerLearnMs * (1 + byte / 256));
+    this.#learning ??= clock.after(LIMITS.registerLearnMs, () => {
+      this.#learning = undefined;
+      void this.#learn();
+    });
+  }
+
+  async #learn(): Promise<void> {
+    const { clock, log } = this.#parts;
+    const nowMs = clock.monotonic();
+    for (const [key, dueMs] of [...this.#unlearned]) {
+      if (this.#stopped) return;
+      if (!this.#acceptor.isUnlearned(key)) {
+        this.#unlearned.delete(key);
+        continue;
+      }
+      if (dueMs > nowMs) continue;
+      this.#unlearned.delete(key);
+      const at = key.indexOf("/");
+      try {
+        await this.read(key.slice(0, at) as RecordKind, key.slice(at + 1));
+      } catch (error) {
+        log.debug("a register could not be learned yet", { key, reason: errorText(error) });
+        if (!this.#stopped) this.#learnLater(key);
+      }
+    }
+    if (this.#unlearned.size === 0 || this.#stopped) return;
+    this.#learning ??= clock.after(LIMITS.registerLearnMs, () => {
+      this.#learning = undefined;
+      void this.#learn();
+    });
   }
 
   /** The newest configuration of voters that this node has heard of. */

@@ -140,10 +140,13 @@ export class JobRun {
     };
     const progress = createProgress({ ...this.#parts, jobId });
     try {
-      if (artifact === undefined) {
+      const build = async () => {
         await this.#enter(jobId, "PULLING", started);
         const made = await this.#makeArtifact(jobId, signal, progress);
-        job = await this.#define(jobId, made.artifact, made.fresh);
+        return this.#define(jobId, made.artifact, made.fresh);
+      };
+      if (artifact === undefined) {
+        job = await build();
       } else {
         job = await this.#enter(
           jobId,
@@ -154,7 +157,14 @@ export class JobRun {
           job = await this.#define(jobId, artifact, job["artifact_fresh"] === true);
         }
       }
-      await this.#awaitReplicas(job, signal, progress);
+      while (!(await this.#awaitReplicas(job, signal, progress))) {
+        jobLog.append(
+          jobId,
+          "warn",
+          "the only copy of the artifact went with its node: built again",
+        );
+        job = await build();
+      }
       await this.#register(jobId);
     } finally {
       progress.end();
@@ -289,13 +299,16 @@ export class JobRun {
     });
   }
 
-  /** Follows the replicas' facts until each is READY or FAILED for this generation. */
+  /**
+   * Follows the replicas' facts until each is READY or FAILED for this generation.
+   * @returns false when no node that is up holds the artifact any more, so that nobody can get it
+   */
   async #awaitReplicas(
     job: JobRecord,
     signal: AbortSignal,
     progress: ProgressReporter,
-  ): Promise<void> {
-    const { catalog, nodes } = this.#parts;
+  ): Promise<boolean> {
+    const { artifacts, catalog, nodes } = this.#parts;
     const records = this.#records;
     let wake: () => void = () => undefined;
     const unsubscribe = catalog.subscribe((entry) => {
@@ -333,7 +346,10 @@ export class JobRun {
           if (at === "CREATING_TEMPLATE") await this.#enter(job.job_id, "SNAPSHOTTING");
           if (at !== "SNAPSHOTTING" && at !== "REGISTERING") continue;
         }
-        if (ended.length >= template.desired_nodes.length) return;
+        if (ended.length >= template.desired_nodes.length) return true;
+        if (!artifacts.isAvailable(records.get("artifact", template.artifact_id ?? ""))) {
+          return false;
+        }
         await changed;
       }
     } finally {
