@@ -11,6 +11,8 @@ const parts = {
   image: async () => (await import("./bench/image.mjs")).benchImage(),
   sandboxes: async () => (await import("./bench/sandboxes.mjs")).benchSandboxes(),
   cluster: async () => (await import("./bench/cluster.mjs")).benchCluster(),
+  records: async () => (await import("./bench/records.mjs")).benchRecords(),
+  swarm: async () => (await import("./bench/swarm.mjs")).benchSwarm(),
   idle: async () => (await import("./bench/cluster.mjs")).benchIdle(),
   service: async () => (await import("./bench/service.mjs")).benchService(),
 };

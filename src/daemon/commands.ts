@@ -317,7 +317,7 @@ export async function trimJobs(records: Records, jobLog: JobLog): Promise<number
     .sort((a, b) => (a.updated_at < b.updated_at ? 1 : -1));
   const old = ended.slice(LIMITS.endedJobsKept);
   for (const job of old) {
-    await records.update("job", job.job_id, () => null);
+    await records.update("job", job.job_id, (current) => (current ? null : undefined));
     await jobLog.remove(job.job_id);
   }
   return old.length;

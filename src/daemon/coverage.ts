@@ -1,4 +1,6 @@
-/** How much of what a node shall hold is READY there: a node that was just added is filled first. */
+/**
+ * How much of what a node shall hold is READY there: a node that was just added is filled first.
+ */
 import { CLUSTER, type Catalog } from "../domain/index.ts";
 import type { Nodes } from "./nodes.ts";
 import { placeTemplate } from "./workers/placement.ts";

@@ -56,3 +56,7 @@ export const failJob = (
   updated_at: at,
   ended_at: at,
 });
+
+/** Every node that has worked on the job: each keeps its own lines of the log. */
+export const workersOf = (job: { readonly [key: string]: unknown }): string[] =>
+  Array.isArray(job["workers"]) ? job["workers"].map(String) : [];

@@ -25,7 +25,7 @@ import {
 import type { EventHub } from "./events.ts";
 import type { JobLog } from "./job-log.ts";
 import type { Nodes } from "./nodes.ts";
-import { workersOf } from "./workers/job-run.ts";
+import { workersOf } from "./job-record.ts";
 
 export interface QueryParts {
   readonly catalog: Catalog;

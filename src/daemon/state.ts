@@ -1,4 +1,6 @@
-/** What a daemon keeps, opened in order: folders, catalog, artifacts, and its side of the cluster. */
+/**
+ * What a daemon keeps, opened in order: folders, catalog, artifacts, and its side of the cluster.
+ */
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError, type ArtifactStore, type Clock } from "../domain/index.ts";

@@ -26,6 +26,7 @@ import { answerAsks } from "./asks.ts";
 import { createClusterService } from "./cluster-service.ts";
 import { clusterView } from "./cluster-view.ts";
 import { createCommands, trimJobs } from "./commands.ts";
+import type { Config } from "./config.ts";
 import { openDoor } from "./door.ts";
 import type { Listening } from "./http/server.ts";
 import type { DaemonParts } from "./parts.ts";
@@ -221,19 +222,28 @@ function every({ clock, log }: DaemonParts, milliseconds: number, work: () => un
   };
 }
 
-async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
-  const { config, log, clock, random, health, metrics, version } = parts;
-  const state = await openState(parts, opened);
-  const runtime = await openRuntime(parts, state, opened);
-  const { artifacts, builds } = await createBuilds(parts, state);
-  const { catalog, records } = state;
-  let draining = false;
-  const view = () => clusterView({ ...state, clock });
-  let restart: (reason: string) => void = () => undefined;
-  const restartWanted = new Promise<string>((resolve) => (restart = resolve));
+type Runtime = Awaited<ReturnType<typeof openRuntime>>;
+type Work = Awaited<ReturnType<typeof createBuilds>>;
+
+/** What the daemon as a whole can be asked to do by its parts. */
+interface Lifecycle {
+  readonly isDraining: () => boolean;
+  readonly restart: (reason: string) => void;
+}
+
+/** The read side and the write side, over everything that was opened. */
+function createServices(
+  parts: DaemonParts,
+  state: State,
+  runtime: Runtime,
+  { artifacts, builds }: Work,
+  lifecycle: Lifecycle,
+) {
+  const { config, log, clock, random, metrics } = parts;
   const { membership, cluster } = state;
+  const view = () => clusterView({ ...state, clock });
   const connect = (key: string) =>
-    membership.connect(key, () => admitsStrangers(state.cluster.members.config(), clock));
+    membership.connect(key, () => admitsStrangers(cluster.members.config(), clock));
   const clusterCommands = createClusterService({
     ...state,
     clock,
@@ -244,7 +254,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     catalogId: membership.catalogId,
     forgetIdentity: () => membership.forgetIdentity(),
     connect,
-    restart,
+    restart: lifecycle.restart,
     view,
   });
   const queries = createQueries({
@@ -266,9 +276,73 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     random,
     jobDeadlineMs: config.job_deadline_ms,
     checkReference: (reference) => void parseReference(reference),
-    isDraining: () => draining,
+    isDraining: lifecycle.isDraining,
     onResolveStage: (stage, milliseconds) => metrics.resolveStage(stage, milliseconds),
   });
+  return { queries, commands, connect };
+}
+
+/** The reconcilers, and what wakes them. Answers what the slow timer calls. */
+async function startWorkers(
+  parts: DaemonParts,
+  state: State,
+  runtime: Runtime,
+  { artifacts, builds }: Work,
+  publishNode: () => Promise<unknown>,
+  opened: Closers,
+): Promise<() => Promise<void>> {
+  const { config, log, clock } = parts;
+  const recover = () => recoverArtifacts(artifacts, log);
+  await runtime.replicas.start();
+  opened.push(() => runtime.replicas.stop());
+  builds.start();
+  const placement = new PlacementWorker({
+    ...state,
+    clock,
+    log: log.child({ module: "placement" }),
+  });
+  placement.start();
+  const scrub = new ScrubWorker({ ...state, clock, log: log.child({ module: "scrub" }) });
+  scrub.start();
+  opened.push(() => scrub.stop());
+  opened.push(announceCluster(state, clock));
+  let republish: { cancel(): void } | undefined;
+  const unsubscribe = state.catalog.subscribe((entry) => {
+    if (entry.kind === "artifact" && entry.value === undefined) void recover();
+    if (entry.kind === "replica" && entry.owner === config.node_id) {
+      // Whether this node is filled is part of its fact.
+      republish ??= clock.after(REPUBLISH_MS, () => {
+        republish = undefined;
+        publishNode().catch((error: unknown) => log.warn("node fact is not told", { err: error }));
+      });
+    }
+  });
+  opened.push(async () => {
+    unsubscribe();
+    republish?.cancel();
+    placement.stop();
+    await builds.stop();
+  });
+  return () => {
+    builds.reconcile();
+    runtime.replicas.reconcile();
+    placement.reconcile();
+    return recover();
+  };
+}
+
+async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
+  const { config, log, clock, health, metrics, version } = parts;
+  const state = await openState(parts, opened);
+  const runtime = await openRuntime(parts, state, opened);
+  const work = await createBuilds(parts, state);
+  const { catalog, records, membership, cluster } = state;
+  let draining = false;
+  let restart: (reason: string) => void = () => undefined;
+  const restartWanted = new Promise<string>((resolve) => (restart = resolve));
+  const isDraining = () => draining;
+  const services = createServices(parts, state, runtime, work, { isDraining, restart });
+  const { queries, commands } = services;
   const door: { listening?: Listening } = {};
   const publishNode = createNodeFact({
     facts: state.facts,
@@ -285,63 +359,21 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     isFilled: () => isFilled(state),
   });
   if (membership.file !== undefined) {
-    cluster.attach(await connect(membership.file.preshared_key));
+    cluster.attach(await services.connect(membership.file.preshared_key));
   }
   await cluster.start();
-  const recover = () => recoverArtifacts(artifacts, log);
-  await recover();
+  await recoverArtifacts(work.artifacts, log);
   await runtime.sandboxes.recover();
   await publishNode();
   health.opened(catalog);
   metrics.watch({ catalog, queries });
-  await runtime.replicas.start();
-  opened.push(() => runtime.replicas.stop());
-  builds.start();
-  const placement = new PlacementWorker({
-    ...state,
-    clock,
-    log: log.child({ module: "placement" }),
-  });
-  placement.start();
-  const scrub = new ScrubWorker({
-    ...state,
-    clock,
-    log: log.child({ module: "scrub" }),
-  });
-  scrub.start();
-  opened.push(() => scrub.stop());
-  opened.push(announceCluster(state, clock));
-  let republish: { cancel(): void } | undefined;
-  const unsubscribe = catalog.subscribe((entry) => {
-    if (entry.kind === "artifact" && entry.value === undefined) void recover();
-    if (entry.kind === "replica" && entry.owner === config.node_id) {
-      // Whether this node is filled is part of its fact.
-      republish ??= clock.after(REPUBLISH_MS, () => {
-        republish = undefined;
-        publishNode().catch((error: unknown) => log.warn("node fact", { err: error }));
-      });
-    }
-  });
-  opened.push(async () => {
-    unsubscribe();
-    republish?.cancel();
-    placement.stop();
-    await builds.stop();
-  });
-
+  const reconcile = await startWorkers(parts, state, runtime, work, publishNode, opened);
   const listening = await openDoor(parts, { catalog, queries, commands }, opened);
   door.listening = listening;
   await publishNode();
-  await writeDaemonFile(config.data_dir, {
-    url: listening.url,
-    address: listening.address,
-    port: listening.port,
-    pid: process.pid,
-    version,
-    node_id: config.node_id,
-  });
+  await writeDaemonFile(config, version, listening);
   const status = () => {
-    const active = builds.activeCount + runtime.replicas.activeCount;
+    const active = work.builds.activeCount + runtime.replicas.activeCount;
     const templates = [...catalog.list("template")].length;
     return `${templates} templates, ${active} at work, ${runtime.sandboxes.list().length} sandboxes`;
   };
@@ -353,12 +385,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   const timers = [
     every(parts, ROUND_MS, round),
     every(parts, 5_000, () => runtime.sandboxes.refresh()),
-    every(parts, 30_000, () => {
-      builds.reconcile();
-      runtime.replicas.reconcile();
-      placement.reconcile();
-      return recover();
-    }),
+    every(parts, 30_000, reconcile),
     every(parts, 60_000, () => trimJobs(records, state.jobLog)),
   ];
   opened.push(async () => timers.forEach((stop) => stop()));
@@ -379,8 +406,13 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
 }
 
 /** `<data>/daemon.json`: the ports in use, for clients and scripts; complete or not there. */
-async function writeDaemonFile(dataDir: string, content: Record<string, unknown>): Promise<void> {
-  const path = join(dataDir, "daemon.json");
+async function writeDaemonFile(
+  config: Config,
+  version: string,
+  { url, address, port }: Listening,
+): Promise<void> {
+  const path = join(config.data_dir, "daemon.json");
+  const content = { url, address, port, pid: process.pid, version, node_id: config.node_id };
   await writeFile(`${path}.new`, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o640 });
   await rename(`${path}.new`, path);
 }
@@ -409,7 +441,9 @@ function isFilled({ catalog, nodes, cluster }: State): boolean {
   return isInTouch && own !== undefined && own.ready >= own.wanted;
 }
 
-/** One event for whatever changed about the cluster, at most one a second; the view is asked for. */
+/**
+ * One event for whatever changed about the cluster, at most one a second; the view is asked for.
+ */
 function announceCluster({ catalog, cluster, hub }: State, clock: Clock): () => Promise<void> {
   let timer: { cancel(): void } | undefined;
   const soon = () => {

@@ -1,6 +1,6 @@
 /**
- * Registers of one value each, agreed by a majority of voters: CASPaxos (Rystsov 2018) as pure steps,
- * and the choice of who votes. Changing voters is in gossip/voters.ts.
+ * Registers of one value each, agreed by a majority of voters: CASPaxos (Rystsov 2018) as pure
+ * steps, and the choice of who votes. Changing voters is in gossip/voters.ts.
  */
 import { candidateOrder } from "./rendezvous.ts";
 

@@ -1,9 +1,10 @@
 /**
  * When a session holds and when it may be ended (design §4), in monotonic time of each node's own.
  *
- * A holder believes in its session until it *sent* the last successful renewal + (1 − MARGIN) × term.
- * A challenger ends it after it has watched the same beat for a whole term. It cannot have seen the
- * beat before that was sent, so with T the term and clocks whose rates are off by at most 10 %:
+ * A holder believes in its session until it *sent* the last successful renewal + (1 − MARGIN) ×
+ * term. A challenger ends it after it has watched the same beat for a whole term. It cannot have
+ * seen the beat before that was sent, so with T the term and clocks whose rates are off by at most
+ * 10 %:
  *   holder's belief ends at most   0.8 T / 0.9 = 0.889 T   of true time after the sending,
  *   challenger's watch ends at least   T / 1.1 = 0.909 T   after it.
  * The offset of wall clocks plays no part.

@@ -1,6 +1,7 @@
 /**
- * What the cluster needs done for itself, by one node at a time: voters are chosen and replaced, and
- * tokens that can't be used any more are dropped. Leadership is claimed only when there is work.
+ * What the cluster needs done for itself, by one node at a time: voters are chosen and replaced,
+ * and tokens that can't be used any more are dropped. Leadership is claimed only when there is
+ * work.
  */
 import {
   CLUSTER_CHORES,

@@ -119,7 +119,7 @@ export function createCluster(options: ClusterOptions): Cluster {
       liveness.start();
       leadership.start();
       replication.start();
-      await swarm.start();
+      swarm.start();
       welcome.start();
       chores.start();
     },

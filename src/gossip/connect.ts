@@ -1,4 +1,6 @@
-/** Loads libp2p when a node has others: a node that is alone pays neither time nor memory for it. */
+/**
+ * Loads libp2p when a node has others: a node that is alone pays neither time nor memory for it.
+ */
 import type { Clock, Log, Random } from "../domain/index.ts";
 import type { Transport } from "./ports.ts";
 

@@ -59,7 +59,5 @@ export const fenced =
     }
     const next = change(current);
     // Same shape with one field set: the type of a generic record cannot say so.
-    return next === null || next === undefined
-      ? next
-      : ({ ...next, epoch: lease.epoch } as typeof next);
+    return next === null || next === undefined ? next : { ...next, epoch: lease.epoch };
   };

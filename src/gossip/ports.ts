@@ -21,7 +21,7 @@ import type {
 /** libp2p peer id in its text form. */
 export type PeerId = string;
 
-/* ---- transport -------------------------------------------------------------------------------- */
+/* ---- transport ------------------------------------------------------------------------------- */
 
 /** What gossipsub does with a message: pass it on, drop it, or drop it and blame the sender. */
 export type Verdict = "accept" | "ignore" | "reject";
@@ -90,7 +90,7 @@ export interface Transport {
   close(): Promise<void>;
 }
 
-/* ---- who is there ----------------------------------------------------------------------------- */
+/* ---- who is there ---------------------------------------------------------------------------- */
 
 /** The member list as `cluster/config` has it, by node id and by peer id. */
 export interface Members {
@@ -117,7 +117,7 @@ export interface Liveness {
   onChange(listener: (nodeId: string, state: LivenessState) => void): () => void;
 }
 
-/* ---- records ---------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 export type Change<K extends RecordKind> = (
   current: RecordValues[K] | undefined,
@@ -125,10 +125,10 @@ export type Change<K extends RecordKind> = (
 
 export interface Registers {
   /**
-   * One CASPaxos round trip pair: reads the latest accepted value from a majority of voters, applies
-   * `change` (the new value, `null` for a tombstone, `undefined` to leave it), has a majority accept
-   * it, merges it into the catalog, and answers the entry as it is then. `change` may be called
-   * several times; what it throws is thrown here and nothing is written.
+   * One CASPaxos round trip pair: reads the latest accepted value from a majority of voters,
+   * applies `change` (the new value, `null` for a tombstone, `undefined` to leave it), has a
+   * majority accept it, merges it into the catalog, and answers the entry as it is then. `change`
+   * may be called several times; what it throws is thrown here and nothing is written.
    * @throws AppError no_quorum when no majority answered in time: the change may have happened
    */
   update<K extends RecordKind>(
@@ -147,9 +147,11 @@ export interface Registers {
   status(): { readonly number: number; readonly active: boolean };
 }
 
-/* ---- sessions and leaders --------------------------------------------------------------------- */
+/* ---- sessions and leaders -------------------------------------------------------------------- */
 
-/** (epoch, operation number), compared as a pair; a node obeys only what is above all it has seen. */
+/**
+ * (epoch, operation number), compared as a pair; a node obeys only what is above all it has seen.
+ */
 export interface FenceToken {
   readonly epoch: number;
   readonly operation: number;
@@ -178,11 +180,13 @@ export interface Leadership {
   release(templateId: string): Promise<void>;
   /** Hands over everything: for draining and for a daemon that stops. */
   releaseAll(): Promise<void>;
-  /** Tells which templates have become free or have lost a leader that this node could be next of. */
+  /**
+   * Tells which templates have become free or have lost a leader that this node could be next of.
+   */
   onOpportunity(listener: (templateId: string) => void): () => void;
 }
 
-/* ---- replication ------------------------------------------------------------------------------ */
+/* ---- replication ----------------------------------------------------------------------------- */
 
 export interface PeerSync {
   readonly nodeId: string;
@@ -203,7 +207,7 @@ export interface Replication {
   syncWith(nodeId: string, options: RequestOptions): Promise<void>;
 }
 
-/* ---- swarm ------------------------------------------------------------------------------------ */
+/* ---- swarm ----------------------------------------------------------------------------------- */
 
 export interface Swarm {
   /**
@@ -218,7 +222,7 @@ export interface Swarm {
   views(): readonly SwarmView[];
 }
 
-/* ---- what every part is given ----------------------------------------------------------------- */
+/* ---- what every part is given ---------------------------------------------------------------- */
 
 export interface Parts {
   readonly transport: Transport;

@@ -165,7 +165,7 @@ class NodeRegisters implements OpenedRegisters {
     const entry = entryOf(kind, id, decided.version, decided.value);
     const held = catalog.get(CLUSTER, kind, id);
     // Readers of this node see what was agreed before whoever asked for it is answered.
-    if ((held?.version ?? 0) < entry.version) await catalog.merge([entry as Entry]);
+    if ((held?.version ?? 0) < entry.version) await catalog.merge([entry]);
     return entry;
   }
 
@@ -182,14 +182,14 @@ class NodeRegisters implements OpenedRegisters {
     if (next === null && current?.value === undefined) return current;
     const version = (current?.version ?? Math.max(0, Math.floor(clock.now()))) + 1;
     const entry = entryOf(kind, id, version, next ?? undefined);
-    await catalog.merge([entry as Entry]);
+    await catalog.merge([entry]);
     return entry;
   }
 
   /**
-   * What was accepted here is usually learned at once, from its proposer. When that died right after
-   * a majority had accepted, no catalog has the record, though whoever asked for it may have been
-   * told that it is written: so a voter that hears nothing reads the register itself.
+   * What was accepted here is usually learned at once, from its proposer. When that died right
+   * after a majority had accepted, no catalog has the record, though whoever asked for it may have
+   * been told that it is written: so a voter that hears nothing reads the register itself.
    */
   #learnLater(key: string): void {
     const { clock, random } = this.#parts;

@@ -63,7 +63,9 @@ describe("a cluster of five", { timeout: LONG_MS }, () => {
     await cluster.inSync();
     const states = await Promise.all(all.map((index) => cluster.state(index)));
     for (const state of states) {
-      expect(state.members.map((member) => member.node_id)).toEqual(all.map(TestCluster.nodeId));
+      expect(state.members.map((member) => member.node_id)).toEqual(
+        all.map((index) => TestCluster.nodeId(index)),
+      );
       expect(state.quorum).toMatchObject({ available: true, note: "" });
     }
   });

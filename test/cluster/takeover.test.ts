@@ -41,7 +41,9 @@ afterAll(async () => {
   await rm(dir, { recursive: true, force: true });
 }, LONG_MS);
 
-/** The job when its leader is in `phase` or past it, and it is still active; or when it has ended. */
+/**
+ * The job when its leader is in `phase` or past it, and it is still active; or when it has ended.
+ */
 const reaches = (job: Job, phase: string) =>
   waitFor(`the leader to reach ${phase}`, async () => {
     for (const node of cluster.nodes) {

@@ -81,11 +81,7 @@ export class TestDaemon {
 
   /** A fresh data folder; not started yet. */
   /** @param namespace of the network; the API is asked through its socket then */
-  static async make(
-    driver: "rootfs" | "qemu",
-    flags: readonly string[] = [],
-    namespace: string | undefined = undefined,
-  ) {
+  static async make(driver: "rootfs" | "qemu", flags: readonly string[] = [], namespace?: string) {
     const dataDir = await mkdtemp(join(tmpdir(), "tc-e2e-"));
     const all = ["--driver", driver, "--guest-dir", guestDir, "--log-level", "info", ...flags];
     return new TestDaemon(dataDir, await buildExecutable(), all, namespace);

@@ -65,7 +65,9 @@ export class Net {
     this.hosts.set(peerId, host);
     const send = (from: PeerId, to: PeerId, run: () => void) => {
       this.messages++;
-      this.line.after(5, () => void (this.lost(from, to) || run()));
+      this.line.after(5, () => {
+        if (!this.lost(from, to)) run();
+      });
     };
     const request: Transport["request"] = (to, protocol, body, { timeoutMs }) =>
       new Promise((resolve, reject) => {
@@ -80,7 +82,8 @@ export class Net {
           if (handler === undefined) return;
           handler(peerId, body).then(
             (answer) => send(to, peerId, () => finish(() => resolve(answer))),
-            (error: unknown) => send(to, peerId, () => finish(() => reject(error as Error))),
+            (error: unknown) =>
+              send(to, peerId, () => finish(() => reject(Object(error) as Error))),
           );
         });
       });

@@ -1,7 +1,7 @@
 /**
- * Which template jobs this node works on: every active job whose template it leads. Level-triggered:
- * `reconcile` looks at all active jobs at start, when a job record or a leadership changes and on a
- * slow timer, so that no job stays RUNNING with nobody working on it.
+ * Which template jobs this node works on: every active job whose template it leads. Level-
+ * triggered: `reconcile` looks at all active jobs at start, when a job record or a leadership
+ * changes and on a slow timer, so that no job stays RUNNING with nobody working on it.
  */
 import PQueue from "p-queue";
 import {

@@ -1,7 +1,7 @@
 /**
- * One run of a template's job under one leadership (design §5): from the phase that the job's record
- * names to its end. Every record is written under the lease, so that a run that has lost it changes
- * nothing any more.
+ * One run of a template's job under one leadership (design §5): from the phase that the job's
+ * record names to its end. Every record is written under the lease, so that a run that has lost it
+ * changes nothing any more.
  */
 import {
   AppError,
@@ -25,7 +25,7 @@ import {
 import type { Lease } from "../../gossip/index.ts";
 import type { Artifacts, BakePlan } from "../build/artifacts.ts";
 import type { JobLog } from "../job-log.ts";
-import { enterPhase, failJob, finishJob } from "../job-record.ts";
+import { enterPhase, failJob, finishJob, workersOf } from "../job-record.ts";
 import type { Leases } from "../leases.ts";
 import { targetNodes, type Nodes } from "../nodes.ts";
 import { imageInfo } from "../queries.ts";
@@ -57,10 +57,6 @@ export interface BuildParts {
   readonly bakePlan: (request: CreateFromImageRequest) => Promise<BakePlan>;
   readonly onJobEnd: (job: JobRecord) => void;
 }
-
-/** Every node that has worked on the job: each keeps its own lines of the log. */
-export const workersOf = (job: { readonly [key: string]: unknown }): string[] =>
-  Array.isArray(job["workers"]) ? job["workers"].map(String) : [];
 
 export const cancelled = (job: Pick<JobRecord, "cancelled_by">): AppError =>
   new AppError("job_cancelled", `the job was cancelled by ${job.cancelled_by ?? "an operator"}`);

@@ -32,7 +32,9 @@ export interface NodeFactParts {
 /** Oldest and newest version of the messages between nodes that this daemon speaks. */
 export const WIRE = { min: 1, max: 1 } as const;
 
-/** Free space is told again when it has moved by this share of the disk, or the mode has changed. */
+/**
+ * Free space is told again when it has moved by this share of the disk, or the mode has changed.
+ */
 const SPACE_STEP = 0.02;
 
 /** Thresholds of spec §9.1. */

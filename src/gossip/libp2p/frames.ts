@@ -126,7 +126,7 @@ class FrameWriter {
         for (const resolve of this.#room.splice(0)) resolve();
       }
     } catch (error) {
-      this.#stream.abort(error instanceof Error ? error : new Error(String(error)));
+      this.#stream.abort(asError(error));
     } finally {
       this.#writing = false;
       for (const resolve of this.#room.splice(0)) resolve();
@@ -151,11 +151,14 @@ function follow(
   run().then(
     () => onEnd(new Error("the stream has ended")),
     (error: unknown) => {
-      stream.abort(error instanceof Error ? error : new Error(String(error)));
+      stream.abort(asError(error));
       onEnd(error);
     },
   );
 }
+
+export const asError = (thrown: unknown): Error =>
+  thrown instanceof Error ? thrown : new Error(String(thrown));
 
 const unreachable = (peer: string, why: string, cause?: unknown): AppError =>
   new AppError("peer_unreachable", `peer ${peer} ${why}`, cause === undefined ? {} : { cause });
@@ -202,7 +205,7 @@ export class Caller {
   request(body: Uint8Array, timeoutMs: number, signal?: AbortSignal): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
       const number = this.#next++ >>> 0;
-      const onAbort = () => finish(() => reject(signal?.reason));
+      const onAbort = () => finish(() => reject(asError(signal?.reason)));
       const finish = (settle: () => void) => {
         timer.cancel();
         signal?.removeEventListener("abort", onAbort);
@@ -220,14 +223,14 @@ export class Caller {
       }
       this.#waiting.set(number, {
         resolve: (answer) => finish(() => resolve(answer)),
-        reject: (error) => finish(() => reject(error)),
+        reject: (error) => finish(() => reject(asError(error))),
       });
       if (!this.isOpen) {
         return finish(() => reject(unreachable(this.#peer, "has cut the connection")));
       }
       this.#writer
         .write(REQUEST, number, body)
-        .catch((error: unknown) => finish(() => reject(error)));
+        .catch((error: unknown) => finish(() => reject(asError(error))));
     });
   }
 
@@ -302,9 +305,9 @@ function toError(peer: string, body: Uint8Array): AppError {
       meta?: Record<string, unknown>;
     };
     if (Object.hasOwn(ERRORS, code)) {
-      return new AppError(code as ErrorCode, String(message), { meta: meta ?? {} });
+      return new AppError(code as ErrorCode, message, { meta: meta ?? {} });
     }
-    return unreachable(peer, "failed to answer", new Error(String(message)));
+    return unreachable(peer, "failed to answer", new Error(message));
   } catch (error) {
     return unreachable(peer, "sent what cannot be read", error);
   }

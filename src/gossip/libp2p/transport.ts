@@ -1,5 +1,5 @@
 /** The `Transport` over libp2p: TCP, pre-shared key, noise, yamux, identify, gossipsub. */
-import { gossipsub, type GossipSub, type TopicValidatorResult } from "@chainsafe/libp2p-gossipsub";
+import { TopicValidatorResult, gossipsub, type GossipSub } from "@chainsafe/libp2p-gossipsub";
 import { noise } from "@libp2p/noise";
 import { identify } from "@libp2p/identify";
 import type { Connection, PrivateKey, Stream } from "@libp2p/interface";
@@ -11,7 +11,7 @@ import { multiaddr, type Multiaddr } from "@multiformats/multiaddr";
 import { createLibp2p, type Libp2p } from "libp2p";
 import { AppError, errorText, type Clock, type Log, type Random } from "../../domain/index.ts";
 import type { PeerId, Protocol, RequestOptions, Topic, Transport, Verdict } from "../ports.ts";
-import { Caller, serve } from "./frames.ts";
+import { Caller, asError, serve } from "./frames.ts";
 import { warmCipher } from "./warm-cipher.ts";
 
 export interface TransportOptions {
@@ -28,6 +28,12 @@ export interface TransportOptions {
   readonly random: Random;
 }
 
+const VERDICTS: Readonly<Record<Verdict, TopicValidatorResult>> = {
+  accept: TopicValidatorResult.Accept,
+  ignore: TopicValidatorResult.Ignore,
+  reject: TopicValidatorResult.Reject,
+};
+
 type Handler = (from: PeerId, body: Uint8Array) => Promise<Uint8Array>;
 
 const TOPIC_PREFIX = "/templatecenter/1/";
@@ -42,7 +48,9 @@ const STRANGER_FRAME_BYTES = 64 * 1024;
 const CUT_MS = 1_000;
 const REDIAL_MS = { first: 1_000, most: 30_000, second: 3_000 } as const;
 const DIAL_MS = 5_000;
-/** Score of who is no member: below every threshold, so that gossip neither goes there nor comes. */
+/**
+ * Score of who is no member: below every threshold, so that gossip neither goes there nor comes.
+ */
 const STRANGER_SCORE = -1_000_000;
 
 export async function createTransport(options: TransportOptions): Promise<Transport> {
@@ -95,8 +103,8 @@ class Libp2pTransport implements Transport {
           inboundConnectionThreshold: 1_000,
           maxIncomingPendingConnections: 100,
         },
-        // Its ping of every connection is most of what an idle node would cost; the failure detector
-        // does that work.
+        // Its ping of every connection is most of what an idle node would cost; the failure
+        // detector does that work.
         connectionMonitor: { enabled: false },
         services: { identify: identify({ runOnConnectionOpen: true }), pubsub: this.#pubsub() },
       });
@@ -121,15 +129,10 @@ class Libp2pTransport implements Transport {
     );
     const { pubsub } = node.services;
     for (const topic of ["changes", "liveness"] as const) {
-      pubsub.topicValidators.set(
-        TOPIC_PREFIX + topic,
-        (_neighbour, message) =>
-          this.#judge(
-            topic,
-            message.type === "signed" ? message.from.toString() : "",
-            message.data,
-          ) as TopicValidatorResult,
-      );
+      pubsub.topicValidators.set(TOPIC_PREFIX + topic, (_neighbour, message) => {
+        const from = message.type === "signed" ? message.from.toString() : "";
+        return VERDICTS[this.#judge(topic, from, message.data)];
+      });
       pubsub.subscribe(TOPIC_PREFIX + topic);
     }
     log.info("listening for members", { addresses: this.addresses().join(", ") });
@@ -190,7 +193,7 @@ class Libp2pTransport implements Transport {
     signal: AbortSignal | undefined,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
-      const onAbort = () => finish(() => reject(signal?.reason));
+      const onAbort = () => finish(() => reject(asError(signal?.reason)));
       const timer = this.#options.clock.after(timeoutMs, () =>
         finish(() =>
           reject(new AppError("peer_unreachable", `no connection to ${to} in ${timeoutMs} ms`)),
@@ -204,7 +207,7 @@ class Libp2pTransport implements Transport {
       signal?.addEventListener("abort", onAbort);
       opening.then(
         (value) => finish(() => resolve(value)),
-        (error: unknown) => finish(() => reject(error)),
+        (error: unknown) => finish(() => reject(asError(error))),
       );
     });
   }

@@ -1,14 +1,14 @@
 /**
- * The change feed (design §3.2), which is what makes catalogs converge: a node compares state hashes
- * with a peer, and where they differ pulls the headers of what has changed there since it last did,
- * asks for the values that it lacks, and remembers how far it has come after they are merged.
+ * The change feed (design §3.2), which is what makes catalogs converge: a node compares state
+ * hashes with a peer, and where they differ pulls the headers of what has changed there since it
+ * last did, asks for the values that it lacks, and remembers how far it has come after they are
+ * merged.
  */
 import {
   AppError,
   isRecordKind,
   supersedes,
   type Divergence,
-  type Entry,
   type EntryKind,
 } from "../../domain/index.ts";
 import type { Parts, PeerId, RequestOptions } from "../ports.ts";
@@ -30,7 +30,9 @@ const PAGE_HEADERS = 2_000;
 const PAGE_KEYS = 500;
 const PAGE_CHARACTERS = 1024 * 1024;
 const FEED_ROW = "@feed";
-/** Comparisons in a row that found a difference and nothing to pull: then everything is compared. */
+/**
+ * Comparisons in a row that found a difference and nothing to pull: then everything is compared.
+ */
 const FRUITLESS = 2;
 const ENTRIES_SHOWN = 10;
 
@@ -246,7 +248,7 @@ export class Feed {
     for (const [owner, kind, id] of keys) {
       const entry = isHeld(kind) ? this.#parts.catalog.get(owner, kind, id) : undefined;
       if (entry === undefined) continue;
-      const wire = toWire(entry as Entry);
+      const wire = toWire(entry);
       characters += JSON.stringify(wire).length;
       // What does not fit is asked for again.
       if (found.length > 0 && characters > PAGE_CHARACTERS) break;

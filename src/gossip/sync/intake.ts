@@ -1,4 +1,6 @@
-/** What comes in from others: checked, merged, counted. Nothing that fails its schema goes further. */
+/**
+ * What comes in from others: checked, merged, counted. Nothing that fails its schema goes further.
+ */
 import { CLUSTER, isRecordKind, supersedes, type Catalog, type Entry } from "../../domain/index.ts";
 import type { Parts } from "../ports.ts";
 import { fromWire, type WireEntry } from "./messages.ts";

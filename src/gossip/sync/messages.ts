@@ -88,5 +88,5 @@ export function fromWire({ o, k, i, n, x }: WireEntry): Parsed {
   const address = { owner: o, kind: k as EntryKind, id: i, version: n };
   if (x === undefined) return { entry: address };
   const parsed = ENTRY_SCHEMAS[address.kind].safeParse(x);
-  return parsed.success ? { entry: { ...address, value: parsed.data } as Entry } : "invalid";
+  return parsed.success ? { entry: { ...address, value: parsed.data } } : "invalid";
 }

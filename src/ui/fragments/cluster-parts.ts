@@ -1,4 +1,7 @@
-/** The live parts of the cluster page. Id rules: `quorum`, `members`, `leaders`, `divergence`, `swarms`. */
+/**
+ * The live parts of the cluster page. Id rules: `quorum`, `members`, `leaders`, `divergence`,
+ * `swarms`.
+ */
 import type { ClusterView, MemberView, SwarmView } from "../../domain/index.ts";
 import { count, formatBytes } from "../format.ts";
 import { html, join, nothing, type Html } from "../html.ts";
