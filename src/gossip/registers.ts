@@ -56,12 +56,15 @@ class NodeRegisters implements OpenedRegisters {
   #learning: { cancel(): void } | undefined;
   #stopped = false;
   #unsubscribe: () => void = () => undefined;
-  #loaded: Promise<void> | undefined;
+  /** What the disk holds is known: nothing is promised before that. */
+  readonly #loaded: Promise<void>;
+  #load: () => void = () => undefined;
 
   constructor(parts: Parts) {
     const { catalog, clock, random, log, members, transport } = parts;
     this.#parts = parts;
     this.#acceptor = new Acceptor(catalog);
+    this.#loaded = new Promise((resolve) => (this.#load = resolve));
     this.#voters = new Voters({
       nodeId: members.self,
       acceptor: this.#acceptor,
@@ -89,8 +92,8 @@ class NodeRegisters implements OpenedRegisters {
 
   async start(): Promise<void> {
     const { members, log } = this.#parts;
-    this.#loaded ??= this.#acceptor.load();
-    await this.#loaded;
+    await this.#acceptor.load();
+    this.#load();
     const hear = () => {
       const voters = members.voters();
       if (voters === undefined) return;

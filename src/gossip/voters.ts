@@ -87,11 +87,15 @@ export class Voters {
       const voters = acceptor.installed;
       if (voters === undefined) return;
       try {
+        // Its write may have failed, or be under way: nothing older may be served from here on.
+        await acceptor.install(voters);
         const dumps = await this.#dumps(voters);
         if (dumps.length >= neededDumps(voters)) {
           await acceptor.activate(voters.number, dumps);
-          log.info("this node votes", { number: voters.number });
-          continue;
+          if (acceptor.isActive(voters.number)) {
+            log.info("this node votes", { number: voters.number });
+            continue;
+          }
         }
       } catch (error) {
         if (isAppError(error, "catalog_unavailable")) return;

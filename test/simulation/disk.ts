@@ -1,0 +1,210 @@
+/**
+ * A node's catalog in memory, with the disk's crash model: a write is on the disk when its flush has
+ * ended, in order; a crash loses what was not. A full disk refuses writes for a while.
+ */
+import {
+  AppError,
+  supersedes,
+  type Catalog,
+  type Entry,
+  type EntryKind,
+  type LocalTable,
+  type LocalTableName,
+  type LocalWrite,
+} from "../../src/domain/index.ts";
+import type { Host } from "./world.ts";
+
+interface Rows {
+  entries: Map<string, { entry: Entry; sequence: number }>;
+  local: Map<string, unknown>;
+}
+
+interface Write {
+  readonly entries: readonly Entry[];
+  readonly local: readonly LocalWrite[];
+}
+
+const keyOf = ({ owner, kind, id }: { owner: string; kind: string; id: string }): string =>
+  `${kind}\0${id}\0${owner}`;
+const rowKey = (table: string, key: string): string => `${table}\0${key}`;
+
+/** What outlives a crash. */
+export class Disk {
+  readonly rows: Rows = { entries: new Map(), local: new Map() };
+  fullUntil = 0;
+  sequence = 0;
+}
+
+export type OnMerge = (node: string, entry: Entry) => void;
+
+export function openSimulatedCatalog(host: Host, disk: Disk, onMerge: OnMerge): Catalog {
+  return new SimulatedCatalog(host, disk, onMerge);
+}
+
+class SimulatedCatalog implements Catalog {
+  readonly #host: Host;
+  readonly #disk: Disk;
+  readonly #onMerge: OnMerge;
+  /** As this process sees it: ahead of the disk by what is being flushed. */
+  readonly #entries: Map<string, { entry: Entry; sequence: number }>;
+  readonly #local: Map<string, unknown>;
+  readonly #listeners = new Set<(entry: Entry) => void>();
+  readonly #life: number;
+  #unflushed: Write[] = [];
+  #tail: Promise<void> = Promise.resolve();
+  #hash = 0;
+
+  constructor(host: Host, disk: Disk, onMerge: OnMerge) {
+    this.#host = host;
+    this.#life = host.life;
+    this.#disk = disk;
+    this.#onMerge = onMerge;
+    this.#entries = new Map(disk.rows.entries);
+    this.#local = new Map(disk.rows.local);
+    for (const { entry } of this.#entries.values()) this.#toggle(entry);
+  }
+
+  get<K extends EntryKind>(owner: string, kind: K, id: string): Entry<K> | undefined {
+    return this.#entries.get(keyOf({ owner, kind, id }))?.entry as Entry<K> | undefined;
+  }
+
+  *list<K extends EntryKind>(
+    kind: K,
+    options: { id?: string; owner?: string } = {},
+  ): Iterable<Entry<K>> {
+    const found = [...this.#entries.values()]
+      .map(({ entry }) => entry)
+      .filter((entry) => entry.kind === kind && entry.value !== undefined)
+      .filter((entry) => options.id === undefined || entry.id === options.id)
+      .filter((entry) => options.owner === undefined || entry.owner === options.owner);
+    found.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
+    yield* found as unknown as Entry<K>[];
+  }
+
+  async merge(
+    entries: readonly Entry[],
+    options: { local?: readonly LocalWrite[]; sync?: boolean } = {},
+  ): Promise<readonly Entry[]> {
+    // Of a former life: nothing happens any more.
+    if (this.#host.life !== this.#life) return new Promise(() => undefined);
+    const write = structuredClone({ entries, local: options.local ?? [] });
+    const applied: Entry[] = [];
+    const done = this.#tail.then(async () => {
+      this.#assertWritable();
+      this.#unflushed.push(write);
+      if (options.sync !== false) await this.#flush();
+      for (const entry of write.entries) if (this.#take(entry)) applied.push(entry);
+      for (const { table, key, value } of write.local) {
+        if (value === undefined) this.#local.delete(rowKey(table, key));
+        else this.#local.set(rowKey(table, key), value);
+      }
+      for (const entry of applied) {
+        this.#onMerge(this.#host.name, entry);
+        for (const listener of [...this.#listeners]) listener(entry);
+      }
+    });
+    this.#tail = done.catch(() => undefined);
+    await done;
+    return applied;
+  }
+
+  async purge(addresses: readonly { owner: string; kind: EntryKind; id: string }[]) {
+    for (const address of addresses) {
+      const held = this.#entries.get(keyOf(address));
+      if (held === undefined) continue;
+      this.#toggle(held.entry);
+      this.#entries.delete(keyOf(address));
+      this.#disk.rows.entries.delete(keyOf(address));
+    }
+  }
+
+  subscribe(listener: (entry: Entry) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async changes(since: number, limit: number) {
+    return [...this.#entries.values()]
+      .filter(({ sequence }) => sequence > since)
+      .sort((a, b) => a.sequence - b.sequence)
+      .slice(0, limit);
+  }
+
+  sequence(): number {
+    return this.#disk.sequence;
+  }
+
+  stateHash(): string {
+    return (this.#hash >>> 0).toString(16);
+  }
+
+  table(name: LocalTableName): LocalTable {
+    const prefixed = rowKey(name, "");
+    const local = this.#local;
+    const write = (key: string, value?: unknown) =>
+      this.merge([], { local: [{ table: name, key, ...(value === undefined ? {} : { value }) }] });
+    return {
+      get: async (key) => structuredClone(this.#local.get(rowKey(name, key))),
+      put: async (key, value) => void (await write(key, value)),
+      delete: async (key) => void (await write(key)),
+      range: async function* (options = {}) {
+        const start = prefixed + (options.prefix ?? "");
+        const keys = [...local.keys()].filter((key) => key.startsWith(start)).sort();
+        for (const key of keys) {
+          yield [key.slice(prefixed.length), structuredClone(local.get(key))] as const;
+        }
+      },
+    };
+  }
+
+  health() {
+    return { writable: true, reason: "", entries: this.#entries.size };
+  }
+
+  async close(): Promise<void> {
+    await this.#tail;
+  }
+
+  #assertWritable(): void {
+    if (this.#host.world.now >= this.#disk.fullUntil) return;
+    throw new AppError("catalog_degraded", "the disk is full");
+  }
+
+  /** Everything written so far is on the disk when it resolves; a crash before loses all of it. */
+  async #flush(): Promise<void> {
+    const { world } = this.#host;
+    await new Promise<void>((resolve) => {
+      this.#host.later(world.chance.between(0.1, world.faults.syncMs), resolve);
+    });
+    const { entries, local } = this.#disk.rows;
+    for (const write of this.#unflushed.splice(0)) {
+      for (const entry of write.entries) {
+        if (!supersedes(entry, entries.get(keyOf(entry))?.entry)) continue;
+        entries.set(keyOf(entry), { entry, sequence: ++this.#disk.sequence });
+      }
+      for (const { table, key, value } of write.local) {
+        if (value === undefined) local.delete(rowKey(table, key));
+        else local.set(rowKey(table, key), value);
+      }
+    }
+  }
+
+  #take(entry: Entry): boolean {
+    const key = keyOf(entry);
+    const held = this.#entries.get(key);
+    if (!supersedes(entry, held?.entry)) return false;
+    if (held !== undefined) this.#toggle(held.entry);
+    this.#toggle(entry);
+    this.#entries.set(key, { entry, sequence: ++this.#disk.sequence });
+    return true;
+  }
+
+  #toggle(entry: Entry): void {
+    if (entry.value === undefined) return;
+    let hash = entry.version | 0;
+    const key = keyOf(entry);
+    for (let at = 0; at < key.length; at++) hash = (Math.imul(hash, 31) + key.charCodeAt(at)) | 0;
+    hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
+    this.#hash ^= hash ^ (hash >>> 12);
+  }
+}
