@@ -1,5 +1,5 @@
-// The figures of the README, as ratios from one run on this machine. `npm run bench -- image` runs one
-// of: image, sandboxes, service, cluster, idle, records, swarm.
+// The figures of the README, as ratios from one run on this machine. `npm run bench -- image` runs
+// one of: image, sandboxes, service, cluster, idle, records, swarm.
 import { execFileSync } from "node:child_process";
 import { cpus, loadavg, totalmem } from "node:os";
 import { dirname, join } from "node:path";

@@ -1,5 +1,5 @@
-// Image to ext4: against umoci + mke2fs + sha256sum, against gunzip alone, memory, equal bytes on two
-// Node lines, and what two versions of an image share.
+// Image to ext4: against umoci + mke2fs + sha256sum, against gunzip alone, memory, equal bytes on
+// two Node lines, and what two versions of an image share.
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { createHash, randomFillSync } from "node:crypto";
 import {

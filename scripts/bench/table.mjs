@@ -5,7 +5,10 @@ export const median = (values) => {
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 };
 
-/** @param {{name: string, ours: string, reference?: string, ratio: number, target: string, met: boolean}} row */
+/**
+ * @param {{name: string, ours: string, reference?: string, ratio: number, target: string, met:
+ * boolean}} row
+ */
 export function printRow(row) {
   const reference = row.reference === undefined ? "" : ` against ${row.reference}`;
   const verdict = row.met ? "met" : "NOT MET";

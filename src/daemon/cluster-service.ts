@@ -120,15 +120,31 @@ export function createClusterService(parts: ClusterServiceParts): ClusterCommand
     parts.restart("this node has joined a cluster");
   };
 
+  /** True when one of the members says that this node is none any more. */
+  const wasRemoved = async (): Promise<boolean> => {
+    const asked = cluster.members.others().map(async (other) => {
+      const peer = cluster.members.peerOf(other);
+      if (peer === undefined) return false;
+      try {
+        await cluster.admission.hello(peer);
+        return false;
+      } catch (error) {
+        return isAppError(error, "node_removed");
+      }
+    });
+    return (await Promise.all(asked)).includes(true);
+  };
+
   const leave = async (): Promise<void> => {
     const file = await readClusterFile(dataDir);
     if (file === undefined) throw new AppError("not_clustered", `${nodeId} is in no cluster`);
-    await cluster.leadership.releaseAll();
+    // What cannot be handed over ends with this node's session.
+    await cluster.leadership.releaseAll().catch(() => undefined);
     try {
       if (cluster.members.others().length > 0) await cluster.admission.leave();
     } catch (error) {
       // Taken out by the others already: what is left is to forget them.
-      if (!isAppError(error, "node_removed") && !isAppError(error, "not_a_member")) throw error;
+      if (!isAppError(error, "no_quorum") || !(await wasRemoved())) throw error;
     }
     await writeClusterFile(dataDir, { ...file, state: "leaving", admission: undefined });
     log.info("this node has left the cluster", { cluster_id: file.cluster_id });

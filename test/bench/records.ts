@@ -1,6 +1,6 @@
 /**
- * Records written through a quorum of three voters with real LevelDB and real libp2p on loopback, by
- * so many writers at once at one of them. All three voters share this one process. Run by
+ * Records written through a quorum of three voters with real LevelDB and real libp2p on loopback,
+ * by so many writers at once at one of them. All three voters share this one process. Run by
  * scripts/bench/records.mjs; prints one line of JSON.
  */
 import { randomBytes } from "node:crypto";

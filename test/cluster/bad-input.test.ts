@@ -48,24 +48,23 @@ describe("joining with a token that is not good", { timeout: LONG_MS }, () => {
     expect((await cluster.node(loner).get("/v1/cluster"))["clustered"]).toBe(false);
   });
 
-  it("refuses a node with a used name", async () => {
-    const twin = await TestDaemon.make("rootfs", [
-      ...["--node-id", "node-1", "--p2p-listen", "/ip4/127.0.0.1/tcp/0"],
-    ]);
-    await twin.start();
-    try {
-      // It has no road into the namespaces: the daemon of the loner takes the name instead.
-      const state = await twin.get("/v1/cluster");
-      expect(state["clustered"]).toBe(false);
-    } finally {
-      await twin.remove();
-    }
+  it("refuses a node with a used name, and a token that has no uses left", async () => {
+    const twin = await cluster.addAlone(["--node-id", "node-0"]);
+    const token = await cluster.token();
+    const refused = await cluster.node(twin).ask("POST", "/v1/cluster/join", { token });
+    expect(refused).toMatchObject({ status: 409, body: { code: "node_name_taken" } });
+    await cluster.token();
+    expect((await join_(token)).status).toBe(202);
+    await cluster.until(loner, "it to be a member", (state) => state.clustered);
+    const used = await cluster.node(twin).ask("POST", "/v1/cluster/join", { token });
+    expect(used.body["code"]).toMatch(/node_name_taken|join_token_used/);
+    const again = await join_(token);
+    expect(again).toMatchObject({ status: 409, body: { code: "already_clustered" } });
   });
 });
 
 describe("a node that is taken out", { timeout: LONG_MS }, () => {
   it("is refused by the others, which say so in its log, and can join anew", async () => {
-    await cluster.join(loner);
     await cluster.inSync([0, 1, 2]);
     const name = TestCluster.nodeId(loner);
     const removed = await cluster.node(0).ask("DELETE", `/v1/nodes/${name}`);

@@ -1,6 +1,6 @@
 /**
- * A node's catalog in memory, with the disk's crash model: a write is on the disk when its flush has
- * ended, in order; a crash loses what was not. A full disk refuses writes for a while.
+ * A node's catalog in memory, with the disk's crash model: a write is on the disk when its flush
+ * has ended, in order; a crash loses what was not. A full disk refuses writes for a while.
  */
 import {
   AppError,
@@ -145,8 +145,12 @@ class SimulatedCatalog implements Catalog {
       this.merge([], { local: [{ table: name, key, ...(value === undefined ? {} : { value }) }] });
     return {
       get: async (key) => structuredClone(this.#local.get(rowKey(name, key))),
-      put: async (key, value) => void (await write(key, value)),
-      delete: async (key) => void (await write(key)),
+      put: async (key, value) => {
+        await write(key, value);
+      },
+      delete: async (key) => {
+        await write(key);
+      },
       range: async function* (options = {}) {
         const start = prefixed + (options.prefix ?? "");
         const keys = [...local.keys()].filter((key) => key.startsWith(start)).sort();

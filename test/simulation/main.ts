@@ -1,4 +1,6 @@
-/** One process of `scripts/sim.mjs`: runs seeds of a scenario, and says what it found as JSON lines. */
+/**
+ * One process of `scripts/sim.mjs`: runs seeds of a scenario, and says what it found as JSON lines.
+ */
 import { simulate } from "./scenarios.ts";
 
 const [scenario = "", first = "1", count = "1", untilMs = "0"] = process.argv.slice(2);

@@ -30,7 +30,7 @@ interface Scenario {
 }
 
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
-const decode = <T>(body: Uint8Array) => JSON.parse(new TextDecoder().decode(body)) as T;
+const decode = (body: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(body));
 
 /** A value that any kind of record may hold here: nothing checks schemas in the simulation. */
 interface Journal {
@@ -216,7 +216,9 @@ const NO_FAULTS: Faults = {
   syncMs: 5,
 };
 
-/** Each seed has its own mix: each fault is absent in some runs, rare in some, frequent in others. */
+/**
+ * Each seed has its own mix: each fault is absent in some runs, rare in some, frequent in others.
+ */
 function drawFaults(chance: { next(): number }): Faults {
   const often = (low: number, high: number) =>
     chance.next() < 0.4 ? 0 : low + chance.next() * (high - low);
@@ -423,22 +425,26 @@ const copies: Scenario = {
   members: 4,
   voters: () => NAMES.slice(0, 3),
   faults: (chance) => ({
-    doubling: 0.3,
-    late: 0.25,
+    ...NO_FAULTS,
+    doubling: 0.4,
+    late: 0.15,
     lateMs: 6_000,
-    loss: 0.03 * chance.next(),
-    diskFullEveryMs: 0,
+    latencyMs: 8,
+    drift: 0.1,
+    pauseEveryMs: 2_500 + 6_000 * chance.next(),
+    crashEveryMs: chance.next() < 0.5 ? 0 : 9_000,
+    cutEveryMs: chance.next() < 0.5 ? 0 : 6_000,
   }),
   work(sim, node, life) {
     life.transport.handle("ask", async (_from, body) => {
-      const { kind, token } = decode<Command>(body);
+      const { kind, token } = decode(body) as Command;
       if (!(await life.fence.admit("t1", token))) return encode({ refused: true });
       const table = life.catalog.table("setting");
       if (kind === "drop") await table.put("copy", "gone");
       if (kind === "add") await table.put("copy", "here");
       return encode({ holds: (await table.get("copy")) !== "gone" });
     });
-    sim.every(node, 500, async () => {
+    sim.every(node, 120, async () => {
       const lease = await life.leadership.acquire("t1");
       if (lease === undefined) return;
       await tend(sim, life, lease);
@@ -454,9 +460,9 @@ const copies: Scenario = {
 async function tend(sim: Simulation, life: Life, lease: Lease): Promise<void> {
   const ask = async (node: SimNode, kind: Command["kind"]) => {
     const body = encode({ kind, token: lease.token() });
-    const options = { timeoutMs: 1_500 };
+    const options = { timeoutMs: 400 };
     const answer = await life.transport.request(peerOf(node.name), "ask", body, options);
-    const found = decode<{ holds?: boolean; refused?: boolean }>(answer);
+    const found = decode(answer) as { holds?: boolean; refused?: boolean };
     if (found.refused === true) throw new Error("refused");
     return found.holds === true;
   };
@@ -485,7 +491,7 @@ const spread: Scenario = {
       const value = { template_id: id, count: version, sandboxes: [] };
       const address = { owner: node.name, kind: "refs", id, version } as const;
       const isGone = sim.world.chance.happens(0.2);
-      await life.catalog.merge([(isGone ? address : { ...address, value }) as Entry]);
+      await life.catalog.merge([isGone ? address : { ...address, value }]);
       sim.world.count("facts");
     });
   },

@@ -53,7 +53,9 @@ interface Event {
   cancelled: boolean;
 }
 
-/** Which faults a seed draws, and how often: some runs are calm in one respect and wild in others. */
+/**
+ * Which faults a seed draws, and how often: some runs are calm in one respect and wild in others.
+ */
 export interface Faults {
   readonly loss: number;
   readonly doubling: number;
@@ -319,7 +321,8 @@ export class Network {
           if (handler === undefined) return;
           handler(self, body).then(
             (answer) => this.#carry(to, self, () => finish(() => resolve(answer))),
-            (error: unknown) => this.#carry(to, self, () => finish(() => reject(error as Error))),
+            (error: unknown) =>
+              this.#carry(to, self, () => finish(() => reject(Object(error) as Error))),
           );
         });
       });
