@@ -8,7 +8,7 @@ import { etcdTakeover } from "./etcd.mjs";
 import { serfEventTimes } from "./serf.mjs";
 import { median, printRow } from "./table.mjs";
 
-const CHANGES = 60;
+const CHANGES = 30;
 const TAKEOVERS = 3;
 const IDLE_MS = 60_000;
 
@@ -29,7 +29,7 @@ export async function startCluster(count, flags = []) {
   try {
     for (let index = 0; index < count; index++) {
       const own = ["--node-id", `n${index}`, "--p2p-listen", "/ip4/127.0.0.1/tcp/0"];
-      const daemon = await startDaemon(["--driver", "rootfs", ...own, ...flags]);
+      const daemon = await startDaemon(["--driver", "rootfs", ...own, "--log-level", "error", ...flags]);
       daemons.push(daemon);
       if (index === 0) continue;
       const { token } = await daemons[0].call("POST", "/v1/cluster/join-tokens", {});
@@ -106,7 +106,9 @@ async function changeTimes(cluster, changes) {
       return found?.size === daemons.length ? found : undefined;
     });
     times.push(Math.max(...nodes.values()) - began);
-    await sleep(250);
+    // The job that the record stands for is taken up, fails, and its leadership is given up: that is
+    // not what is measured.
+    await sleep(2_000);
   }
   abort.abort();
   return times;
