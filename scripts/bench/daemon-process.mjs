@@ -58,9 +58,12 @@ export async function startDaemon(extra = []) {
       }
     },
     async stop() {
-      const ended = new Promise((resolve) => child.once("exit", resolve));
-      child.kill("SIGTERM");
-      await ended;
+      // A bench may have killed it.
+      if (child.exitCode === null && child.signalCode === null) {
+        const ended = new Promise((resolve) => child.once("exit", resolve));
+        child.kill("SIGTERM");
+        await ended;
+      }
       rmSync(dir, { recursive: true, force: true });
     },
   };

@@ -8,10 +8,13 @@ import { realRandom } from "../../src/daemon/effects/random.ts";
 import type { JobInfo, Log, NodeFact, Overview, Queries } from "../../src/domain/index.ts";
 import { isActiveJob } from "../../src/domain/index.ts";
 import {
+  aCluster,
   aJob,
+  aLoneNode,
   aNode,
   aReplica,
   aSandbox,
+  aSwarms,
   aTemplate,
   createFakeService,
   SHA,
@@ -215,6 +218,8 @@ function withOverview(service: FakeService): Queries {
   return {
     ...service.queries,
     nodes: () => [node],
+    cluster: () => (service.templates.length === 0 ? aLoneNode() : aCluster()),
+    swarms: () => (service.templates.length === 0 ? [] : aSwarms()),
     node: (id) => (id === "self" || id === node.node_id ? node : service.queries.node(id)),
     overview: (): Overview => ({
       node,

@@ -32,6 +32,9 @@ const PAGES: readonly (readonly [string, "full" | "empty", string])[] = [
   ["nodes", "full", "/ui/nodes"],
   ["node", "full", "/ui/nodes/node-a"],
   ["node-empty", "empty", "/ui/nodes/node-a"],
+  ["cluster", "full", "/ui/cluster"],
+  ["cluster-empty", "empty", "/ui/cluster"],
+  ["drain", "full", "/ui/nodes/node-a/drain"],
   ["help", "full", "/ui/help"],
   ["problem", "full", "/ui/jobs/none"],
 ];

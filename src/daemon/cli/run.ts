@@ -4,6 +4,7 @@ import { ERRORS, errorText, isAppError } from "../../domain/index.ts";
 import { registerArtifact } from "./artifact.ts";
 import { registerCluster } from "./cluster.ts";
 import { createContext, Interrupted } from "./context.ts";
+import { registerDoctor } from "./doctor.ts";
 import type { CliIo } from "./io.ts";
 import { registerJob } from "./job.ts";
 import { registerNode } from "./node.ts";
@@ -81,6 +82,7 @@ function createProgram(io: CliIo, options: CliOptions): Command {
   registerSandbox(program, context);
   registerNode(program, context);
   registerCluster(program, context);
+  registerDoctor(program, context);
   registerResolve(program, context);
   options.extraCommands?.(program);
   inheritSettings(program);

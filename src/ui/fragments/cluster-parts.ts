@@ -19,7 +19,7 @@ export function memberStatus(member: MemberView): Status {
 }
 
 const table = (caption: string, heads: readonly string[], rows: readonly Html[]): Html =>
-  html`<div class="tbl">
+  html`<div class="tbl" tabindex="0" role="group" aria-label="${caption}">
     <table class="rows">
       <caption class="vh">
         ${caption}
