@@ -29,7 +29,14 @@ export async function startCluster(count, flags = []) {
   try {
     for (let index = 0; index < count; index++) {
       const own = ["--node-id", `n${index}`, "--p2p-listen", "/ip4/127.0.0.1/tcp/0"];
-      const daemon = await startDaemon(["--driver", "rootfs", ...own, "--log-level", "error", ...flags]);
+      const daemon = await startDaemon([
+        "--driver",
+        "rootfs",
+        ...own,
+        "--log-level",
+        "error",
+        ...flags,
+      ]);
       daemons.push(daemon);
       if (index === 0) continue;
       const { token } = await daemons[0].call("POST", "/v1/cluster/join-tokens", {});

@@ -12,7 +12,7 @@ const ANSWER = 2;
 const FAILURE = 3;
 const HEAD_BYTES = 9;
 /** A page of values or a few chunks are far below. */
-const FRAME_BYTES = 8 * 1024 * 1024;
+export const FRAME_BYTES = 8 * 1024 * 1024;
 const FAILURE_BYTES = 64 * 1024;
 /** What a peer that reads slowly may have waiting for it before its next requests have to wait. */
 const QUEUED_BYTES = 4 * 1024 * 1024;
@@ -34,9 +34,9 @@ class FrameReader {
   #parts: Uint8Array[] = [];
   #length = 0;
 
-  readonly #limit: number;
+  readonly #limit: () => number;
 
-  constructor(limit: number) {
+  constructor(limit: () => number) {
     this.#limit = limit;
   }
 
@@ -49,7 +49,7 @@ class FrameReader {
       const head = this.#peek(HEAD_BYTES);
       const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
       const size = view.getUint32(0);
-      if (size > this.#limit) {
+      if (size > this.#limit()) {
         throw new AppError("wire_invalid", `a frame of ${size} bytes is over the limit`);
       }
       if (this.#length < HEAD_BYTES + size) return;
@@ -139,7 +139,7 @@ function follow(
   stream: Stream,
   onFrame: (frame: Frame) => void,
   onEnd: (reason: unknown) => void,
-  limit = FRAME_BYTES,
+  limit: () => number = () => FRAME_BYTES,
 ): void {
   const reader = new FrameReader(limit);
   const run = async () => {
@@ -250,7 +250,7 @@ export function serve(
   stream: Stream,
   handle: (body: Uint8Array) => Promise<Uint8Array>,
   onEnd: (reason: unknown) => void,
-  limit = FRAME_BYTES,
+  limit: () => number = () => FRAME_BYTES,
 ): void {
   const writer = new FrameWriter(stream);
   const waiting: Frame[] = [];

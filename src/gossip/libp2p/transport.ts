@@ -11,7 +11,7 @@ import { multiaddr, type Multiaddr } from "@multiformats/multiaddr";
 import { createLibp2p, type Libp2p } from "libp2p";
 import { AppError, errorText, type Clock, type Log, type Random } from "../../domain/index.ts";
 import type { PeerId, Protocol, RequestOptions, Topic, Transport, Verdict } from "../ports.ts";
-import { Caller, asError, serve } from "./frames.ts";
+import { Caller, FRAME_BYTES, asError, serve } from "./frames.ts";
 import { warmCipher } from "./warm-cipher.ts";
 
 export interface TransportOptions {
@@ -216,10 +216,13 @@ class Libp2pTransport implements Transport {
     members: ReadonlyMap<PeerId, readonly string[]>,
     removed: ReadonlyMap<PeerId, string>,
   ): void {
+    const before = this.#members;
     this.#members = members;
     this.#removed = removed;
     for (const peer of this.connections()) {
-      if (!members.has(peer)) this.#cutLater(peer, CUT_MS);
+      // A stranger that is joining keeps the time it was given when it connected.
+      const wasWanted = before.size === 0 || before.has(peer);
+      if (wasWanted && !members.has(peer)) this.#cutLater(peer, CUT_MS);
     }
     for (const peer of members.keys()) this.#keepConnected(peer);
   }
@@ -334,7 +337,9 @@ class Libp2pTransport implements Transport {
     if (addresses.length === 0) {
       throw new AppError("peer_unreachable", `peer ${to} is not connected`);
     }
-    const targets = addresses.map((address) => multiaddr(`${address}/p2p/${to}`));
+    const targets = addresses.map((address) =>
+      multiaddr(`${withoutPeer(multiaddr(address))}/p2p/${to}`),
+    );
     return this.node.dial(targets, { signal: AbortSignal.timeout(timeoutMs) });
   }
 
@@ -346,8 +351,9 @@ class Libp2pTransport implements Transport {
       (reason) => {
         if (reason instanceof AppError) this.#count(`request:refused:${reason.code}`);
       },
-      // Who is no member has little to say.
-      this.#members.has(from) || this.#members.size === 0 ? undefined : STRANGER_FRAME_BYTES,
+      // Who is no member has little to say; it may become one while the stream is open.
+      () =>
+        this.#members.has(from) || this.#members.size === 0 ? FRAME_BYTES : STRANGER_FRAME_BYTES,
     );
   }
 
