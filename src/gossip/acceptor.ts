@@ -200,9 +200,11 @@ export class Acceptor {
    * undefined when it cannot speak for that one.
    */
   dump(from: string, number: number, after: string): Partial<RegisterAnswer> | undefined {
-    const { installed, activeIn } = this.#state;
-    // It may be active in `number` itself by now: its rows are then newer, never fewer.
-    if (installed?.number !== number || activeIn < number - 1) return undefined;
+    const { installed } = this.#state;
+    // It may be active in `number` itself by now: its rows are then newer, never fewer. Or it never
+    // was in `number` − 1: it accepted nothing under that and won't any more, which counts as well,
+    // because `number` was chosen by a majority that was active, and any other meets that one.
+    if (installed?.number !== number) return undefined;
     const known = this.#dumps.get(from);
     const keys = known?.number === number && after !== "" ? known.keys : this.#allKeys();
     this.#dumps.set(from, { number, keys });

@@ -206,6 +206,17 @@ export function createAdmission(parts: AdmissionParts): Admission {
     });
   };
   const removeMember = async (nodeId: string) => {
+    // A voter first stops voting: its vote, and its share of what the next voters must read, can't
+    // be asked for any more once it is no member, and of two voters both are needed.
+    await change((config) => {
+      const member = config.members[nodeId];
+      if (member === undefined) throw new AppError("node_not_found", `node ${nodeId} not found`);
+      const { number, nodes: previous } = config.voters;
+      const nodes = previous.filter((node) => node !== nodeId);
+      if (nodes.length === 0 || nodes.length === previous.length) return undefined;
+      const members = { ...config.members, [nodeId]: { ...member, drained: true } };
+      return { ...config, members, voters: { number: number + 1, nodes, previous } };
+    });
     await change((config) => remove(config, nodeId, stamp()));
   };
 

@@ -163,6 +163,12 @@ export class Proposer {
     const version = formerVersion === 0 ? this.#firstVersion() : formerVersion + 1;
     const accepted = { ballot, version, ...(value === null ? {} : { value }) };
     await this.#accept(round, accepted);
+    const later = this.#parts.votersIn(round.key, value);
+    if (later !== undefined && later.number > round.voters.number) {
+      // The change after this one is for its voters alone: no promise of these may be used for it.
+      this.#promised.delete(round.key);
+      await this.#parts.learn(later);
+    }
     return decision(accepted, true);
   }
 

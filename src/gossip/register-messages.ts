@@ -1,6 +1,6 @@
 /** Messages of the protocol "register", checked at the receiving side. */
 import { z } from "zod";
-import { AppError, voterConfigSchema } from "../domain/index.ts";
+import { AppError, RECORD_KINDS, voterConfigSchema } from "../domain/index.ts";
 
 const ballotSchema = z.tuple([z.number().int().nonnegative(), z.string().max(256)]);
 export type WireBallot = z.infer<typeof ballotSchema>;
@@ -12,8 +12,14 @@ const acceptedSchema = z.object({
 });
 export type WireAccepted = z.infer<typeof acceptedSchema>;
 
+/** `kind/id` as a key of the table: never the row of the voters, nothing that a table refuses. */
+const keySchema = z
+  .string()
+  .max(1_024)
+  .regex(new RegExp(`^(?:${RECORD_KINDS.join("|")})/[^\\u0000-\\u001f\\u007f]+$`));
+
 const operationSchema = z.object({
-  k: z.string().max(1_024),
+  k: keySchema,
   /** Prepare with that ballot, */
   p: ballotSchema.optional(),
   /** or accept that value, and promise `next`. */
@@ -45,7 +51,7 @@ export const answerSchema = z.looseObject({
   /** False: it does not serve the configuration of the request, and `results` is empty. */
   served: z.boolean(),
   results: z.array(resultSchema).optional(),
-  rows: z.array(z.object({ k: z.string(), p: ballotSchema, a: acceptedSchema })).optional(),
+  rows: z.array(z.object({ k: keySchema, p: ballotSchema, a: acceptedSchema })).optional(),
   next: z.string().optional(),
 });
 export type RegisterAnswer = z.infer<typeof answerSchema>;

@@ -124,7 +124,9 @@ class NodeRegisters implements OpenedRegisters {
   ): Promise<Entry<K> | undefined> {
     const key = `${kind}/${id}`;
     const before = this.#tails.get(key) ?? Promise.resolve();
-    const result = before.then(() => this.#update(kind, id, change, options));
+    // Waiting for its turn counts: whoever asks is answered in the time that it gave.
+    const untilMs = this.#parts.clock.monotonic() + (options.timeoutMs ?? LIMITS.registerTimeoutMs);
+    const result = before.then(() => this.#update(kind, id, change, untilMs, options.signal));
     const settled = result.catch(() => undefined);
     this.#tails.set(key, settled);
     void settled.then(() => {
@@ -154,14 +156,15 @@ class NodeRegisters implements OpenedRegisters {
     kind: K,
     id: string,
     change: Change<K>,
-    { timeoutMs = LIMITS.registerTimeoutMs, signal }: UpdateOptions,
+    untilMs: number,
+    signal: AbortSignal | undefined,
   ): Promise<Entry<K> | undefined> {
-    const { catalog, clock, members } = this.#parts;
+    const { catalog, members } = this.#parts;
     signal?.throwIfAborted();
     if (members.voters() === undefined) return this.#updateAlone(kind, id, change);
     await this.#loaded;
     const decided = await this.#proposer.update(`${kind}/${id}`, change as RegisterChange, {
-      untilMs: clock.monotonic() + timeoutMs,
+      untilMs,
       ...(signal === undefined ? {} : { signal }),
     });
     if (decided.version === 0) return undefined;

@@ -6,8 +6,9 @@
  * - A voter that hears of k *installs* it: durable before anything else, and from then on it serves
  *   nothing older. It hears of k only after k was chosen, never of what was merely accepted.
  * - It becomes *active* in k when it has asked a majority of the voters of k − 1, each of which
- *   installs k before it answers and was itself active in k − 1, and has merged, per register, the
- *   value of the highest ballot and the highest promise.
+ *   installs k before it answers, and has merged, per register, the value of the highest ballot and
+ *   the highest promise. One that never was active in k − 1 counts too: k was chosen by a majority
+ *   that was, and any majority meets that one.
  *
  * Why no chosen value is lost: a value chosen under k − 1 was accepted by a majority of its voters
  * before each of these installed k. Every voter active in k has read a majority of k − 1 after they
@@ -52,12 +53,15 @@ export class Voters {
   /** Called with every configuration that is heard of; resolves when it is installed. */
   async hear(voters: VoterConfig): Promise<void> {
     const { acceptor, log } = this.#parts;
-    const isNew = await acceptor.install(voters);
-    if (isNew) {
-      const fields = { number: voters.number, voters: voters.nodes.join(",") };
-      log.info("a configuration of voters is installed", fields);
+    try {
+      if (await acceptor.install(voters)) {
+        const fields = { number: voters.number, voters: voters.nodes.join(",") };
+        log.info("a configuration of voters is installed", fields);
+      }
+    } finally {
+      // Also when it could not be written: activating tries that again.
+      this.resume();
     }
-    this.resume();
   }
 
   /** Goes on with becoming active, when this node votes and is not yet. */

@@ -114,14 +114,6 @@ export const MUTANTS = [
     seeds: 900,
   },
   {
-    name: "a voter that was never active speaks for the former configuration",
-    file: "src/gossip/acceptor.ts",
-    find: "if (installed?.number !== number || activeIn < number - 1) return undefined;",
-    replace: "if (installed?.number !== number || activeIn < 0) return undefined;",
-    scenario: "voters",
-    seeds: 900,
-  },
-  {
     name: "a proposer goes on from a value that it remembers, without the promise for it",
     file: "src/domain/quorum.ts",
     find: "if (isHigher(row.promised, accepted.ballot)) return { ok: false, promised: row.promised };",

@@ -352,6 +352,7 @@ describe("layers fetched ahead", () => {
     let running = 0;
     let most = 0;
     const held: (() => void)[] = [];
+    let isThirdOut = false;
     registry.misbehave = (request, response, path) => {
       const index = layers.findIndex((digest) => isBlob(path, digest));
       if (index === -1) return false;
@@ -359,9 +360,10 @@ describe("layers fetched ahead", () => {
       most = Math.max(most, running);
       response.on("close", () => (running -= 1));
       const send = () => sendBlob(blobAt(layers[index]), request.headers.range, response);
-      // The second layer waits until the third has gone out.
-      if (index === 1) held.push(send);
+      // The second layer waits until the third has gone out, whichever is asked for first.
+      if (index === 1 && !isThirdOut) held.push(send);
       else send();
+      isThirdOut ||= index === 2;
       if (index === 2) for (const release of held.splice(0)) release();
       return true;
     };
