@@ -40,7 +40,7 @@ export const MUTANTS = [
     find: "    try {\n      await written;\n    } catch (error) {",
     replace: "    try {\n      void written.catch(() => undefined);\n    } catch (error) {",
     scenario: "registers",
-    seeds: 600,
+    seeds: 1200,
   },
   {
     name: "an equal epoch is accepted from another candidate",
@@ -108,8 +108,8 @@ export const MUTANTS = [
   {
     name: "the next change of voters begins before the one before has ended",
     file: "src/gossip/proposer.ts",
-    find: "if (later !== undefined && later.number > round.voters.number) {",
-    replace: "if (later !== undefined && later.number < 0) {",
+    find: "if (later !== undefined && later.number > round.voters.number) {\n      // Whoever",
+    replace: "if (later !== undefined && later.number < 0) {\n      // Whoever",
     scenario: "voters",
     seeds: 900,
   },
