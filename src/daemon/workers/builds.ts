@@ -142,6 +142,8 @@ export class BuildsWorker {
       const error: unknown = signal.aborted ? signal.reason : thrown;
       if (isAppError(error) && PARKED.has(error.code)) throw error;
       log.warn("job failed", { job_id: jobId, template_id: job.template_id, err: error });
+      // Before the job is seen to have ended: it leaves nothing behind.
+      await this.#parts.dropScratch(jobId);
       await run.fail(error, this.#stop.signal);
     } finally {
       deadline.cancel();
