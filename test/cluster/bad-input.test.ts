@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { TestCluster } from "../support/cluster.ts";
 import { TestDaemon, waitFor, type Row } from "../support/daemon.ts";
 
-const LONG_MS = 120_000;
+const LONG_MS = 240_000;
 let cluster: TestCluster;
 let other: TestCluster;
 let loner: number;
@@ -74,6 +74,7 @@ describe("a node that is taken out", { timeout: LONG_MS }, () => {
     );
     await waitFor("it to be told", () =>
       cluster.node(loner).output.includes("this node is not welcome at a peer"),
+      100_000,
     );
     const refused = await cluster.node(loner).ask("POST", "/v1/templates/from-image", {
       source_image_ref: "oci:/nowhere:demo",

@@ -59,4 +59,4 @@ it("leaves all or nothing of a publish that is killed before any of its steps", 
     });
   }
   expect(step).toBeGreaterThan(30);
-}, 180_000);
+}, 500_000);
