@@ -72,8 +72,9 @@ describe("a node that is taken out", { timeout: LONG_MS }, () => {
     await cluster.until(1, "the member to be gone", ({ members }) =>
       members.every((member) => member.node_id !== name),
     );
-    await waitFor("it to be told", () =>
-      cluster.node(loner).output.includes("this node is not welcome at a peer"),
+    await waitFor(
+      "it to be told",
+      () => cluster.node(loner).output.includes("this node is not welcome at a peer"),
       100_000,
     );
     const refused = await cluster.node(loner).ask("POST", "/v1/templates/from-image", {
