@@ -31,6 +31,12 @@ export interface Accepted {
 export interface RegisterRow {
   readonly promised: Ballot;
   readonly accepted: Accepted;
+  /**
+   * The voters' configuration in which this voter accepted it; absent: it was taken over from
+   * another voter, or agreed while the node was alone. A value that a majority has taken over is
+   * not chosen by that: a voter that was asked by others may hold a higher one.
+   */
+  readonly acceptedIn?: number;
 }
 
 export const EMPTY_ROW: RegisterRow = {
@@ -49,12 +55,17 @@ export function prepareStep(row: RegisterRow, ballot: Ballot): Step {
 }
 
 /**
- * Accepts a value, and promises `next` to its proposer at once: with that from a majority it may
+ * Accepts a value under the configuration `number`, and promises `next` to its proposer at once: with that from a majority it may
  * propose again without asking first, for nobody else's value can have come between.
  */
-export function acceptStep(row: RegisterRow, accepted: Accepted, next: Ballot): Step {
+export function acceptStep(
+  row: RegisterRow,
+  accepted: Accepted,
+  next: Ballot,
+  number: number,
+): Step {
   if (isHigher(row.promised, accepted.ballot)) return { ok: false, promised: row.promised };
-  return { ok: true, row: { promised: next, accepted } };
+  return { ok: true, row: { promised: next, accepted, acceptedIn: number } };
 }
 
 /** The value that a proposer has to go on from: that of the highest ballot among the answers. */

@@ -47,6 +47,7 @@ export const fromAccepted = ({ ballot, version, value }: Accepted): WireAccepted
 interface StoredRow {
   readonly p: WireBallot;
   readonly a: WireAccepted;
+  readonly in?: number;
 }
 
 /** What of the voters' configurations is persisted. */
@@ -121,6 +122,7 @@ export class Acceptor {
     number: number,
     dumps: readonly ReadonlyMap<string, RegisterRow>[],
   ): Promise<void> {
+    while (this.#reloading !== undefined) await this.#reloading;
     const keys = new Set(dumps.flatMap((dump) => [...dump.keys()]));
     const local: LocalWrite[] = [];
     for (const key of keys) {
@@ -136,35 +138,33 @@ export class Acceptor {
       this.#rows.set(key, row);
       local.push({ table: "register", key, value: toStored(row) });
     }
-    if (local.length > 0) await this.#catalog.merge([], { local, sync: true });
+    if (local.length > 0) await this.#persist(local);
     await this.#write((state) =>
       state.installed?.number === number ? { ...state, activeIn: number } : undefined,
     );
   }
 
-  /** One result for each operation, all of them durable. @throws AppError catalog_degraded */
-  async perform(operations: readonly WireOperation[]): Promise<WireResult[]> {
+  /**
+   * One result for each operation, all of them durable; undefined when this node does not serve the
+   * configuration `number` (any more). @throws AppError catalog_degraded
+   */
+  async perform(
+    number: number,
+    operations: readonly WireOperation[],
+  ): Promise<WireResult[] | undefined> {
     // A reload that another call brings about meanwhile is waited for as well.
     while (this.#reloading !== undefined) await this.#reloading;
+    // Not before the wait: what is done after a newer configuration is known is in no dump.
+    if (!this.isActive(number)) return undefined;
     const changed = new Set<string>();
-    const results = operations.map((operation) => this.#step(operation, changed));
+    const results = operations.map((operation) => this.#step(number, operation, changed));
     const local = [...changed].map((key): LocalWrite => ({
       table: "register",
       key,
       value: toStored(this.row(key)),
     }));
     if (local.length === 0) return results;
-    const written = this.#catalog.merge([], { local, sync: true });
-    this.#underWay.add(written);
-    try {
-      await written;
-    } catch (error) {
-      this.#reloading ??= this.#reload().finally(() => (this.#reloading = undefined));
-      await this.#reloading;
-      throw error;
-    } finally {
-      this.#underWay.delete(written);
-    }
+    await this.#persist(local);
     for (const operation of operations) {
       if (operation.a !== undefined) this.onAccepted(operation.k);
     }
@@ -244,12 +244,13 @@ export class Acceptor {
     }
   }
 
-  #step(operation: WireOperation, changed: Set<string>): WireResult {
+  #step(number: number, operation: WireOperation, changed: Set<string>): WireResult {
     const { k: key, p, a, next } = operation;
     const row = this.row(key);
     if (a !== undefined) {
       const accepted = toAccepted(a);
-      const step = acceptStep(row, accepted, next === undefined ? accepted.ballot : toBallot(next));
+      const promised = next === undefined ? accepted.ballot : toBallot(next);
+      const step = acceptStep(row, accepted, promised, number);
       if (!step.ok) return { ok: false, promised: fromBallot(step.promised) };
       this.#rows.set(key, step.row);
       changed.add(key);
@@ -259,7 +260,27 @@ export class Acceptor {
     if (!step.ok) return { ok: false, promised: fromBallot(step.promised) };
     this.#rows.set(key, step.row);
     changed.add(key);
-    return { ok: true, accepted: fromAccepted(step.row.accepted) };
+    const { accepted, acceptedIn } = step.row;
+    return {
+      ok: true,
+      accepted: fromAccepted(accepted),
+      ...(acceptedIn === undefined ? {} : { in: acceptedIn }),
+    };
+  }
+
+  /** What memory holds already. @throws what the write throws, once memory is as the disk again */
+  async #persist(local: readonly LocalWrite[]): Promise<void> {
+    const written = this.#catalog.merge([], { local, sync: true });
+    this.#underWay.add(written);
+    try {
+      await written;
+    } catch (error) {
+      this.#reloading ??= this.#reload().finally(() => (this.#reloading = undefined));
+      await this.#reloading;
+      throw error;
+    } finally {
+      this.#underWay.delete(written);
+    }
   }
 
   /** After a write that failed: memory is ahead of the disk. All is read anew, nothing between. */
@@ -288,12 +309,14 @@ export class Acceptor {
   }
 }
 
-const toStored = ({ promised, accepted }: RegisterRow): StoredRow => ({
+const toStored = ({ promised, accepted, acceptedIn }: RegisterRow): StoredRow => ({
   p: fromBallot(promised),
   a: fromAccepted(accepted),
+  ...(acceptedIn === undefined ? {} : { in: acceptedIn }),
 });
 
-const fromStored = ({ p, a }: StoredRow): RegisterRow => ({
+const fromStored = ({ p, a, in: acceptedIn }: StoredRow): RegisterRow => ({
   promised: toBallot(p),
   accepted: toAccepted(a),
+  ...(acceptedIn === undefined ? {} : { acceptedIn }),
 });

@@ -5,7 +5,7 @@
  */
 import {
   AppError,
-  NO_BALLOT,
+  EMPTY_ROW,
   isSameBallot,
   latestAccepted,
   majorityOf,
@@ -126,10 +126,11 @@ export class Proposer {
     }
     const ballot: Ballot = { counter: ++this.#highest, node: this.#name };
     const answers = await this.#gather(round, { k: round.key, p: fromBallot(ballot) });
-    const reports = answers.map(({ accepted }) =>
-      accepted === undefined ? { ballot: NO_BALLOT, version: 0 } : toAccepted(accepted),
-    );
-    const latest = latestAccepted(reports);
+    const reports = answers.map(({ accepted, in: acceptedIn }) => ({
+      accepted: accepted === undefined ? EMPTY_ROW.accepted : toAccepted(accepted),
+      acceptedIn,
+    }));
+    const latest = latestAccepted(reports.map(({ accepted: one }) => one));
     this.#highest = Math.max(this.#highest, latest.ballot.counter);
     const later = this.#parts.votersIn(round.key, latest.value);
     if (later !== undefined && later.number > round.voters.number) {
@@ -141,10 +142,12 @@ export class Proposer {
     }
     const next = change(latest.value);
     if (next !== undefined) return this.#write(round, ballot, latest.version, next);
-    const agreeing = reports.filter((one) => isSameBallot(one.ballot, latest.ballot));
-    const isChosen =
-      agreeing.length >= majorityOf(round.voters.nodes.length) &&
-      agreeing.every((one) => one.version === latest.version);
+    // Only what was accepted in this configuration counts: see RegisterRow.acceptedIn.
+    const agreeing = reports.filter(
+      ({ accepted: one, acceptedIn }) =>
+        isSameBallot(one.ballot, latest.ballot) && acceptedIn === round.voters.number,
+    );
+    const isChosen = agreeing.length >= majorityOf(round.voters.nodes.length);
     if (isChosen) return decision(latest, false);
     // It may have been accepted by a few only: it is what it is once a majority has it.
     if (latest.version === 0) return decision(latest, false);

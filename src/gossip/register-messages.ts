@@ -41,6 +41,8 @@ const resultSchema = z.object({
   /** When refused: what was promised to another. */
   promised: ballotSchema.optional(),
   accepted: acceptedSchema.optional(),
+  /** The configuration in which the voter accepted that; absent: it took it over. */
+  in: z.number().int().positive().optional(),
 });
 export type WireResult = z.infer<typeof resultSchema>;
 

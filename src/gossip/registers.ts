@@ -20,7 +20,6 @@ import {
   requestSchema,
   type RegisterAnswer,
   type RegisterRequest,
-  type WireResult,
 } from "./register-messages.ts";
 import { Outbox } from "./outbox.ts";
 import { Voters } from "./voters.ts";
@@ -284,9 +283,8 @@ class NodeRegisters implements OpenedRegisters {
       const page = acceptor.dump(from, number, request.dump.after);
       return { v: 1, served: page !== undefined, ...known, ...page };
     }
-    const isServed = () => acceptor.isActive(number);
-    if (!isServed()) return { v: 1, served: false, ...known };
-    const results: WireResult[] = await acceptor.perform(request.ops ?? []);
+    const results = await acceptor.perform(number, request.ops ?? []);
+    if (results === undefined) return { v: 1, served: false, ...known };
     return { v: 1, served: true, ...known, results };
   }
 }

@@ -16,6 +16,8 @@
  * ballot, which was made from it. Nothing is chosen under k − 1 after that: a majority of its
  * voters refuses. Promises are carried along, so ballots of k are above all that were prepared with
  * a majority before, and an old value that only a minority accepted can never outrank a later one.
+ * What was taken over is not counted as accepted in k: voters that were asked by others may have
+ * taken over a higher value, so a reader has a majority of k accept it first.
  * A voter that lost its disk lost its catalog's name too and does not start as that voter again.
  */
 import {

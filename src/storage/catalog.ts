@@ -103,6 +103,8 @@ class LevelCatalog implements OpenedCatalog {
   readonly #listeners = new Set<(entry: Entry) => void>();
   #held: HeldEntries;
   #sequence: number;
+  /** Up to where the feed shows everything: `#sequence` is ahead of it while a batch is written. */
+  #shown: number;
   #ceiling: number;
   #closed: Promise<void> | undefined;
   /** Batches that were not flushed have been written since the last that was. */
@@ -121,6 +123,7 @@ class LevelCatalog implements OpenedCatalog {
     this.#options = options;
     this.#held = loaded.held;
     this.#sequence = loaded.sequence;
+    this.#shown = loaded.sequence;
     this.#ceiling = loaded.ceiling;
     this.#degraded = new Degraded({
       clock: options.clock,
@@ -175,7 +178,7 @@ class LevelCatalog implements OpenedCatalog {
   }
 
   sequence(): number {
-    return this.#sequence;
+    return this.#shown;
   }
 
   stateHash(): string {
@@ -257,7 +260,10 @@ class LevelCatalog implements OpenedCatalog {
       operations,
       group.some(({ sync }) => sync),
     );
-    for (const held of changed.values()) this.#held.set(held);
+    for (const held of changed.values()) {
+      this.#held.set(held);
+      this.#shown = held.sequence;
+    }
     for (const address of purged) this.#held.delete(address);
     this.#writes += group.length;
     for (const entry of results.flat()) this.#tell(entry);
@@ -331,6 +337,7 @@ class LevelCatalog implements OpenedCatalog {
     const before = this.#held;
     for (const held of restored) loaded.held.set(held);
     this.#held = loaded.held;
+    this.#shown = this.#sequence;
     this.#unflushed = false;
     for (const { entry } of [...loaded.held.all()]) {
       if (supersedes(entry, before.get(entry)?.entry)) this.#tell(entry);

@@ -106,6 +106,14 @@ export const MUTANTS = [
     seeds: 200,
   },
   {
+    name: "what a majority has only taken over from former voters counts as chosen",
+    file: "src/gossip/proposer.ts",
+    find: " && acceptedIn === round.voters.number",
+    replace: "",
+    scenario: "voters",
+    seeds: 900,
+  },
+  {
     name: "the next change of voters begins before the one before has ended",
     file: "src/gossip/proposer.ts",
     find: "if (later !== undefined && later.number > round.voters.number) {\n      // Whoever",

@@ -10,6 +10,10 @@ import { encode, toWire, type WireEntry } from "./messages.ts";
 const BATCH_CHARACTERS = 128 * 1024;
 /** Changes of one moment (a job's record and its facts) go together. */
 const MOMENT_MS = 2;
+/** After the last batch its hash is told once more: who lost the batch notices and pulls. */
+const ECHO_MS = 1_000;
+/** Written again soon anyway, and often: the next one tells the hash. */
+const RECURRING: ReadonlySet<string> = new Set(["session", "job-progress"]);
 
 const keyOf = ({ owner, kind, id }: Entry): string => `${kind}\0${id}\0${owner}`;
 
@@ -20,6 +24,8 @@ export class Eager {
   readonly #heldBack = new Map<string, { entry: Entry; timer: { cancel(): void } }>();
   readonly #sentAt = new Map<string, number>();
   #timer: { cancel(): void } | undefined;
+  #echo: { cancel(): void } | undefined;
+  #owesEcho = false;
   #publishing = false;
   #stopped = false;
 
@@ -36,6 +42,7 @@ export class Eager {
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();
+    this.#echo?.cancel();
     for (const { timer } of this.#heldBack.values()) timer.cancel();
     this.#pending.clear();
   }
@@ -78,6 +85,18 @@ export class Eager {
     });
   }
 
+  #echoLater(): void {
+    const { transport, catalog, clock, log } = this.#parts;
+    this.#echo?.cancel();
+    if (this.#stopped || !this.#owesEcho) return;
+    this.#echo = clock.after(ECHO_MS, () => {
+      this.#owesEcho = false;
+      transport
+        .publish("changes", encode({ v: 1, h: catalog.stateHash(), e: [] }))
+        .catch((error: unknown) => log.debug("the state was not published", { err: error }));
+    });
+  }
+
   async #publish(): Promise<void> {
     const { transport, catalog, log } = this.#parts;
     this.#publishing = true;
@@ -93,6 +112,7 @@ export class Eager {
           if (length > BATCH_CHARACTERS) continue;
           characters += length;
           entries.push(entry);
+          this.#owesEcho ||= !RECURRING.has(entry.k);
         }
         if (entries.length === 0) continue;
         await transport.publish("changes", encode({ v: 1, h: catalog.stateHash(), e: entries }));
@@ -102,6 +122,7 @@ export class Eager {
     } finally {
       this.#publishing = false;
       if (this.#pending.size > 0) this.#schedule();
+      else this.#echoLater();
     }
   }
 }

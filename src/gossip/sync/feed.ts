@@ -35,10 +35,18 @@ const FEED_ROW = "@feed";
  */
 const FRUITLESS = 2;
 const ENTRIES_SHOWN = 10;
+/** Doublings of the pause between comparisons that find nothing to pull. */
+const PAUSE_DOUBLINGS = 4;
 
 interface Checkpoint {
   readonly feed: string;
   readonly seq: number;
+}
+
+interface Pulled {
+  readonly pulled: number;
+  /** Versions of all that the peer has, when everything was exchanged. */
+  readonly seen: ReadonlyMap<string, number> | undefined;
 }
 
 export interface Comparison {
@@ -61,20 +69,28 @@ const HELD_KINDS: ReadonlySet<string> = new Set([
   "refs",
 ]);
 
+export interface FeedListener {
+  /** A peer says it has something that this node lacks. */
+  onPoke(peer: PeerId): void;
+  /** A peer asked with the hash that this catalog has: the two agree. */
+  onAgreement(peer: PeerId): void;
+}
+
 export class Feed {
   readonly #parts: Parts;
   readonly #intake: Intake;
   readonly #running = new Map<PeerId, Promise<Comparison>>();
   readonly #fruitless = new Map<PeerId, number>();
   readonly #differences = new Map<PeerId, Pick<Divergence, "count" | "entries">>();
-  /** A peer that says it has something that this node lacks. */
-  readonly #onPoke: (peer: PeerId) => void;
+  /** One whole exchange at a time: with several they would all ask for the same. */
+  #whole: Promise<unknown> = Promise.resolve();
+  readonly #listener: FeedListener;
   #feedId: Promise<string> | undefined;
 
-  constructor(parts: Parts, intake: Intake, onPoke: (peer: PeerId) => void) {
+  constructor(parts: Parts, intake: Intake, listener: FeedListener) {
     this.#parts = parts;
     this.#intake = intake;
-    this.#onPoke = onPoke;
+    this.#listener = listener;
     parts.transport.handle("feed", async (from, body) => {
       return encode(await this.#answer(from, decode(questionSchema, body)));
     });
@@ -83,6 +99,18 @@ export class Feed {
   /** What differed when everything was compared last; undefined when that was not needed. */
   difference(peer: PeerId): Pick<Divergence, "count" | "entries"> | undefined {
     return this.#differences.get(peer);
+  }
+
+  /** How much longer than usual to wait before the next comparison: a power of two. */
+  patience(peer: PeerId): number {
+    const fruitless = Math.max(0, (this.#fruitless.get(peer) ?? 0) - FRUITLESS);
+    return 2 ** Math.min(fruitless, PAUSE_DOUBLINGS);
+  }
+
+  /** As `compare`, but one that begins after this call. @throws as compare */
+  async compareAnew(peer: PeerId, options: RequestOptions): Promise<Comparison> {
+    await this.#running.get(peer)?.catch(() => undefined);
+    return this.compare(peer, options);
   }
 
   /** One at a time per peer. @throws AppError peer_unreachable, wire_invalid, catalog_degraded */
@@ -104,14 +132,21 @@ export class Feed {
     }
     const table = catalog.table("checkpoint");
     const known = (await table.get(peer)) as Checkpoint | undefined;
-    const isWhole = known?.feed !== before.feed || (this.#fruitless.get(peer) ?? 0) >= FRUITLESS;
-    const pulled = await this.#pull(peer, before.feed, isWhole ? 0 : known.seq, options);
+    const fruitless = this.#fruitless.get(peer) ?? 0;
+    // A difference that stays is looked at as a whole at the 2nd, 4th, 8th … time only.
+    const isWhole =
+      known?.feed !== before.feed ||
+      (fruitless >= FRUITLESS && Number.isInteger(Math.log2(fruitless)));
+    const { pulled, seen } = isWhole
+      ? await this.#pullWhole(peer, before, options)
+      : await this.#pull(peer, before.feed, known.seq, options);
     const after = await this.#askState(peer, options);
     if (after.h === catalog.stateHash()) {
       this.#settle(peer);
       return { inSync: true, pulled };
     }
     this.#fruitless.set(peer, pulled === 0 ? (this.#fruitless.get(peer) ?? 0) + 1 : 0);
+    if (seen !== undefined) this.#differences.set(peer, this.#differencesTo(seen));
     // What the peer has is here now: it lacks something of ours.
     await this.#ask(peer, { v: 1, q: "pull" }, options);
     return { inSync: false, pulled };
@@ -122,7 +157,22 @@ export class Feed {
     this.#differences.delete(peer);
   }
 
-  async #pull(peer: PeerId, feed: string, since: number, options: RequestOptions): Promise<number> {
+  async #pullWhole(
+    peer: PeerId,
+    before: { h: string; feed: string },
+    options: RequestOptions,
+  ): Promise<Pulled> {
+    const turn = this.#whole.then(() =>
+      // The exchange before this one may have brought everything.
+      before.h === this.#parts.catalog.stateHash()
+        ? { pulled: 0, seen: undefined }
+        : this.#pull(peer, before.feed, 0, options),
+    );
+    this.#whole = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #pull(peer: PeerId, feed: string, since: number, options: RequestOptions): Promise<Pulled> {
     let pulled = 0;
     const seen = since === 0 ? new Map<string, number>() : undefined;
     for (let at = since; ;) {
@@ -135,13 +185,13 @@ export class Feed {
       }
       // Only after the merge: a crash before this pulls the page again.
       await this.#advance(peer, { feed, seq: page.seq });
-      at = page.seq;
       if (!page.more) break;
+      if (page.seq <= at) throw new AppError("wire_invalid", "a peer's feed does not move on");
+      at = page.seq;
       // Others of this process have their turn.
       await this.#parts.clock.sleep(0);
     }
-    if (seen !== undefined) this.#differences.set(peer, this.#differencesTo(seen));
-    return pulled;
+    return { pulled, seen };
   }
 
   async #pullValues(
@@ -154,11 +204,13 @@ export class Feed {
     while (left.length > 0) {
       const answer = await this.#ask(peer, { v: 1, q: "values", keys: left }, options);
       const { e } = decode(valuesAnswerSchema, answer);
-      if (e.length === 0) break;
-      const { good } = this.#intake.check(e, peer, undefined);
+      const asked = new Set(left.map(([o, k, i]) => `${k}\0${i}\0${o}`));
+      // Only what was asked for: an answer with other entries must not keep this going.
+      const usable = e.filter(({ o, k, i }) => asked.delete(`${k}\0${i}\0${o}`));
+      if (usable.length === 0) break;
+      const { good } = this.#intake.check(usable, peer, undefined);
       pulled += (await this.#intake.merge(good)).length;
-      const got = new Set(e.map(({ o, k, i }) => `${k}\0${i}\0${o}`));
-      left = left.filter(([o, k, i]) => !got.has(`${k}\0${i}\0${o}`));
+      left = left.filter(([o, k, i]) => asked.has(`${k}\0${i}\0${o}`));
     }
     return pulled;
   }
@@ -213,18 +265,29 @@ export class Feed {
   /* ---- answering --------------------------------------------------------------------------- */
 
   async #answer(from: PeerId, question: Question): Promise<object> {
-    const { catalog } = this.#parts;
     switch (question.q) {
       case "state":
-        return { h: catalog.stateHash(), feed: await this.#ownFeed(), seq: await this.#newest() };
+        return this.#state(from, question.h);
       case "headers":
         return this.#headers(question.since);
       case "values":
         return { e: this.#values(question.keys) };
       case "pull":
-        this.#onPoke(from);
+        this.#listener.onPoke(from);
         return {};
     }
+  }
+
+  /** The hash and the sequence of one moment: nothing may be awaited between them. */
+  async #state(from: PeerId, asked: string): Promise<object> {
+    const { catalog } = this.#parts;
+    const feed = await this.#ownFeed();
+    const answer = { h: catalog.stateHash(), feed, seq: catalog.sequence() };
+    if (asked === answer.h) {
+      this.#settle(from);
+      this.#listener.onAgreement(from);
+    }
+    return answer;
   }
 
   async #headers(since: number): Promise<object> {
@@ -266,12 +329,12 @@ export class Feed {
       const id = this.#parts.random.uuid();
       await table.put(FEED_ROW, id);
       return id;
-    })();
+    })().catch((error: unknown) => {
+      // A disk that was full once must not keep this node from answering for good.
+      this.#feedId = undefined;
+      throw error;
+    });
     return this.#feedId;
-  }
-
-  async #newest(): Promise<number> {
-    return this.#parts.catalog.sequence();
   }
 }
 

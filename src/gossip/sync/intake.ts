@@ -26,6 +26,11 @@ export class Intake {
     return this.#arriving.delete(mark(entry));
   }
 
+  /** A batch that does not decode. */
+  malformed(from: string): void {
+    this.#complain("schema", { o: from, k: "batch", i: "?", n: 1 }, from);
+  }
+
   counts(): Readonly<Record<string, number>> {
     return Object.fromEntries(this.#counts);
   }

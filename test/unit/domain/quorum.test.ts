@@ -32,15 +32,15 @@ describe("a voter", () => {
     expect(first.ok).toBe(true);
     if (!first.ok) return;
     expect(prepareStep(first.row, ballot(3)).ok).toBe(false);
-    expect(acceptStep(first.row, { ballot: ballot(2), version: 1 }, ballot(3)).ok).toBe(false);
+    expect(acceptStep(first.row, { ballot: ballot(2), version: 1 }, ballot(3), 1).ok).toBe(false);
     expect(prepareStep(first.row, ballot(3, "b")).ok).toBe(true);
   });
 
   test("accepts once: the late double of an acceptance is refused by the promise that came with it", () => {
     const accepted = { ballot: ballot(5), version: 1, value: "x" };
-    const first = acceptStep(EMPTY_ROW, accepted, ballot(6));
+    const first = acceptStep(EMPTY_ROW, accepted, ballot(6), 1);
     expect(first.ok).toBe(true);
-    if (first.ok) expect(acceptStep(first.row, accepted, ballot(6)).ok).toBe(false);
+    if (first.ok) expect(acceptStep(first.row, accepted, ballot(6), 1).ok).toBe(false);
   });
 });
 
