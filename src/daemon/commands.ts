@@ -25,6 +25,8 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import type { Artifacts } from "./build/artifacts.ts";
 import type { JobLog } from "./job-log.ts";
 import { KeyedQueue, type Records } from "./records.ts";
+import type { ClusterRefs } from "./ref-asks.ts";
+import type { RuntimeRefs } from "./runtime-refs.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 import { targetNodes, type Nodes } from "./nodes.ts";
 import type { BuildsWorker } from "./workers/builds.ts";
@@ -52,6 +54,8 @@ export interface CommandParts {
   readonly builds: BuildsWorker;
   readonly replicas: ReplicasWorker;
   readonly sandboxes: Sandboxes;
+  readonly refs: RuntimeRefs;
+  readonly clusterRefs: ClusterRefs;
   readonly jobLog: JobLog;
   readonly clock: Clock;
   readonly random: Random;
@@ -195,11 +199,12 @@ export function createCommands(parts: CommandParts): Commands {
 
   /** @throws AppError template_in_use */
   const assertUnused = (templateId: string): void => {
-    const own = sandboxes.list().filter((sandbox) => sandbox.template_id === templateId);
-    const ids = own.map((sandbox) => sandbox.sandbox_id);
+    const ids = parts.refs.active({ snapshotId: templateId }).map((ref) => ref.sandbox_id);
     let count = ids.length;
     for (const { owner, value } of catalog.list("refs", { id: templateId })) {
       if (value === undefined || owner === queries.nodeId) continue;
+      // Refs of a node that was removed went with it.
+      if (!parts.nodes.isMember(owner)) continue;
       count += value.count;
       ids.push(...value.sandboxes);
     }
@@ -291,6 +296,12 @@ export function createCommands(parts: CommandParts): Commands {
       });
     },
     deleteSandbox: (id) => sandboxes.remove(id),
+    acquireRuntimeRef: (request) => parts.clusterRefs.acquire(request),
+    releaseRuntimeRefs: (sandboxId, reason) => parts.clusterRefs.release(sandboxId, reason),
+    async observeRuntimeRefs(observed) {
+      if ("error" in observed) await parts.refs.fail(observed.error, "runtime");
+      else await parts.refs.refresh(observed.observed, "runtime");
+    },
     async openArtifact(id, token, range) {
       const artifact = records.get("artifact", id);
       const info = queries.artifact(id);

@@ -23,6 +23,7 @@ import {
   type TemplateRecord,
 } from "../domain/index.ts";
 import type { EventHub } from "./events.ts";
+import type { ClusterRefs } from "./ref-asks.ts";
 import type { JobLog } from "./job-log.ts";
 import type { Nodes } from "./nodes.ts";
 import { workersOf } from "./job-record.ts";
@@ -36,6 +37,7 @@ export interface QueryParts {
     jobId: string,
     options: { after?: number; limit?: number },
   ) => Promise<readonly JobLogLine[]>;
+  readonly clusterRefs: Pick<ClusterRefs, "find">;
   readonly cluster: () => ClusterView;
   readonly swarms: () => readonly SwarmView[];
   readonly hub: EventHub;
@@ -194,6 +196,23 @@ export function createQueries(parts: QueryParts): Queries {
       return artifactInfo(artifact);
     },
     listArtifacts: () => values(catalog.list("artifact")).map(artifactInfo),
+    async runtimeRefs(id) {
+      const found = await parts.clusterRefs.find({ snapshotId: findTemplate(id).template_id });
+      const { refs, count, unanswered } = found;
+      return { items: refs, count, unanswered };
+    },
+    async runtimeRefOf(sandboxId) {
+      const { refs, unanswered } = await parts.clusterRefs.find({ sandboxId });
+      const [newest] = [...refs].sort((a, b) => (a.attached_at < b.attached_at ? 1 : -1));
+      if (newest !== undefined) return newest;
+      const silent = unanswered.map(({ node_id }) => node_id).sort();
+      throw new AppError(
+        "runtime_ref_not_found",
+        `sandbox ${JSON.stringify(sandboxId)} has no active runtime ref` +
+          (silent.length === 0 ? "" : `; no answer from ${silent.join(", ")}`),
+        { meta: { unanswered: silent } },
+      );
+    },
     cluster: () => parts.cluster(),
     swarms(artifactId) {
       const all = parts.swarms();

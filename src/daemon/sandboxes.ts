@@ -5,12 +5,15 @@
 import { join } from "node:path";
 import {
   AppError,
+  RELEASE_REASONS,
+  errorText,
   guestSpecOf,
   newSandboxId,
   type Catalog,
   type Clock,
   type DriverSandbox,
   type DriverSnapshot,
+  type LocalWrite,
   type Log,
   type Random,
   type RunSandboxRequest,
@@ -19,11 +22,11 @@ import {
   type SandboxRequest,
 } from "../domain/index.ts";
 import type { EventHub } from "./events.ts";
-import type { Facts } from "./records.ts";
+import type { RuntimeRefs } from "./runtime-refs.ts";
 
 export interface SandboxParts {
   readonly catalog: Catalog;
-  readonly facts: Facts;
+  readonly refs: RuntimeRefs;
   readonly driver: RuntimeDriver;
   readonly hub: EventHub;
   readonly clock: Clock;
@@ -58,39 +61,58 @@ export interface Sandboxes {
 }
 
 export function createSandboxes(parts: SandboxParts): Sandboxes {
-  const { catalog, facts, driver, hub, clock, log } = parts;
+  const { catalog, refs, driver, hub, clock, log } = parts;
   const table = catalog.table("sandbox");
   const known = new Map<string, SandboxInfo>();
 
-  /** What other nodes must know before they let a template go. */
-  const publishRefs = (templateId: string): void => {
-    const users = [...known.values()].filter((info) => info.template_id === templateId);
-    const sandboxes = users.map((info) => info.sandbox_id).sort();
-    const value = {
-      template_id: templateId,
-      count: users.length,
-      sandboxes: sandboxes.slice(0, 5),
-    };
-    // No start waits for it: the node's own files are guarded by its own list.
-    facts
-      .put("refs", templateId, users.length === 0 ? undefined : value, { sync: false })
-      .catch((error: unknown) => log.warn("refs are not published", { err: error }));
-  };
+  const runsOn = (info: SandboxInfo) => info.snapshot_id ?? info.template_id;
+  const rowOf = (info: SandboxInfo): LocalWrite => ({
+    table: "sandbox",
+    key: info.sandbox_id,
+    value: info,
+  });
   const store = async (info: SandboxInfo): Promise<SandboxInfo> => {
     await table.put(info.sandbox_id, info);
-    const isNew = !known.has(info.sandbox_id);
     known.set(info.sandbox_id, info);
-    if (isNew) publishRefs(info.template_id);
     hub.publish("sandbox", info.sandbox_id, info);
     return info;
   };
+  /** The row and the ref that guards its snapshot's files, in one step and before the process. */
+  const begin = async (info: SandboxInfo): Promise<SandboxInfo> => {
+    const { sandbox_id } = info;
+    // Known first: whoever compares what is known with the refs must not find the ref alone.
+    known.set(sandbox_id, info);
+    try {
+      const request = { snapshot_id: runsOn(info), sandbox_id };
+      await refs.acquire(request, "driver", { local: [rowOf(info)] });
+    } catch (error) {
+      known.delete(sandbox_id);
+      throw error;
+    }
+    hub.publish("sandbox", sandbox_id, info);
+    return info;
+  };
   const forget = async (sandboxId: string): Promise<void> => {
-    await table.delete(sandboxId);
     const gone = known.get(sandboxId);
     known.delete(sandboxId);
-    if (gone !== undefined) publishRefs(gone.template_id);
+    try {
+      const local: LocalWrite[] = [{ table: "sandbox", key: sandboxId }];
+      await refs.releaseBySandbox(sandboxId, RELEASE_REASONS.destroyed, { local });
+    } catch (error) {
+      if (gone !== undefined) known.set(sandboxId, gone);
+      throw error;
+    }
     hub.publish("sandbox", sandboxId, { sandbox_id: sandboxId, deleted: true });
   };
+  /** Every sandbox that is known has its ref, and no ref of this daemon's is without one. */
+  const compareRefs = (): Promise<void> =>
+    refs.refresh(
+      [...known.values()].map((info) => ({
+        snapshot_id: runsOn(info),
+        sandbox_id: info.sandbox_id,
+      })),
+      "driver",
+    );
   const running = (info: SandboxInfo, started: DriverSandbox): SandboxInfo => ({
     ...info,
     status: "RUNNING",
@@ -113,14 +135,14 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
 
   return {
     list: () => [...known.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)),
-    usedTemplates: () => new Set([...known.values()].map((info) => info.template_id)),
+    usedTemplates: () => refs.usedSnapshots(),
     async run({ request, templateId, effective, snapshot, signal }) {
       const sandboxId = request.sandbox_id ?? newSandboxId(parts.random);
       if (known.has(sandboxId)) {
         throw new AppError("sandbox_already_exists", `sandbox ${sandboxId} already exists`);
       }
       const began = clock.monotonic();
-      const starting = await store({
+      const starting = await begin({
         sandbox_id: sandboxId,
         template_id: templateId,
         node_id: parts.nodeId,
@@ -159,12 +181,21 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
       await forget(sandboxId);
     },
     async refresh() {
-      const alive = new Set((await driver.list()).map((found) => found.sandboxId));
+      let found;
+      try {
+        found = await driver.list();
+      } catch (error) {
+        // Never freed on doubt.
+        await refs.fail(`the driver could not be asked: ${errorText(error)}`, "driver");
+        throw error;
+      }
+      const alive = new Set(found.map(({ sandboxId }) => sandboxId));
       for (const info of [...known.values()]) {
         if (info.status !== "RUNNING" || alive.has(info.sandbox_id)) continue;
         log.warn("sandbox has ended by itself", { sandbox_id: info.sandbox_id });
         await store({ ...info, status: "STOPPED" });
       }
+      await compareRefs();
     },
     async recover() {
       const alive = new Map((await driver.list()).map((found) => [found.sandboxId, found]));
@@ -184,9 +215,7 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
         log.warn("sandbox that nobody owns is ended", { sandbox_id: id });
         await driver.stop(id);
       }
-      const stale = [...catalog.list("refs", { owner: parts.nodeId })].map(({ id }) => id);
-      const used = [...known.values()].map((info) => info.template_id);
-      for (const templateId of new Set([...stale, ...used])) publishRefs(templateId);
+      await compareRefs();
       const reaped = await driver.reap();
       if (reaped.length > 0) log.warn("leftover VM processes ended", { pids: reaped });
     },

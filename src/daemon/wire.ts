@@ -2,27 +2,20 @@
  * The composition root: opens what a daemon needs in order, joins adapters to ports, and takes it
  * all down again in reverse. Nothing here decides anything.
  */
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { cpus, networkInterfaces, totalmem } from "node:os";
+import { rename, writeFile } from "node:fs/promises";
+import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import {
-  CLUSTER,
   isAppError,
   type Catalog,
   type Clock,
   type ClusterConfig,
   type Commands,
   type Log,
-  type Platform,
   type Queries,
 } from "../domain/index.ts";
-import { readBakePlan } from "./bake.ts";
-import { createArtifacts, type Artifacts } from "./build/artifacts.ts";
-import { createRootfsBuilder } from "./build/rootfs-builder.ts";
+import type { Artifacts } from "./build/artifacts.ts";
 import { parseReference } from "./build/source/reference.ts";
-import { createImageSource } from "./build/source/source.ts";
-import { assertDiskSpace } from "./build/disk-space.ts";
-import { answerAsks } from "./asks.ts";
 import { createClusterService } from "./cluster-service.ts";
 import { clusterView } from "./cluster-view.ts";
 import { createCommands, trimJobs } from "./commands.ts";
@@ -33,13 +26,10 @@ import type { DaemonParts } from "./parts.ts";
 import { openState, type Closers, type State } from "./state.ts";
 import { coverageOf } from "./coverage.ts";
 import { createQueries } from "./queries.ts";
-import { isolatesGuests, sourceOptions } from "./secrets.ts";
-import { createDriver } from "./runtime/select.ts";
-import { createSandboxes } from "./sandboxes.ts";
-import { BuildsWorker } from "./workers/builds.ts";
+import { createBuilds, type Work } from "./wire-builds.ts";
+import { openRuntime, ownAddress, type Runtime } from "./wire-runtime.ts";
 import { createNodeFact } from "./workers/node-fact.ts";
 import { PlacementWorker } from "./workers/placement.ts";
-import { ReplicasWorker } from "./workers/replicas.ts";
 import { ScrubWorker } from "./workers/scrub.ts";
 
 export interface Daemon {
@@ -62,23 +52,6 @@ const REPUBLISH_MS = 300;
 /** The core's own heartbeat: the node's fact goes through the catalog's writer. */
 const ROUND_MS = 15_000;
 
-/** The first address of this host that others could reach, else loopback. */
-function ownAddress(): string {
-  for (const addresses of Object.values(networkInterfaces())) {
-    for (const address of addresses ?? []) {
-      if (!address.internal && address.family === "IPv4") return address.address;
-    }
-  }
-  return "127.0.0.1";
-}
-
-const ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64", arm64: "arm64" };
-
-export const hostPlatform = (arch: string): Platform => ({
-  os: "linux",
-  architecture: ARCHITECTURES[arch] ?? arch,
-});
-
 /** Starts everything in order; what was opened is closed again when a later step fails. */
 export async function startDaemon(parts: DaemonParts): Promise<Daemon> {
   const opened: Closers = [];
@@ -88,117 +61,6 @@ export async function startDaemon(parts: DaemonParts): Promise<Daemon> {
     for (const close of opened.reverse()) await close().catch(() => undefined);
     throw error;
   }
-}
-
-async function openRuntime(parts: DaemonParts, state: State, opened: Closers) {
-  const { config, log, clock, random, metrics } = parts;
-  const { driver, detail } = await createDriver({
-    requested: config.driver,
-    guestDir: config.guest_dir,
-    stateDir: config.data_dir,
-    sandboxesDir: state.dirs.sandboxes,
-    templatesDir: state.dirs.templates,
-    clock,
-    random,
-    log: log.child({ module: "runtime" }),
-  });
-  opened.push(() => driver.close({ keepSandboxes: true }));
-  const sandboxes = createSandboxes({
-    catalog: state.catalog,
-    facts: state.facts,
-    driver,
-    hub: state.hub,
-    clock,
-    random,
-    log: log.child({ module: "sandboxes" }),
-    nodeId: config.node_id,
-    dir: state.dirs.sandboxes,
-    poolSize: config.sandbox_pool_size,
-    isolateGuests: isolatesGuests(config),
-    onStarted: (milliseconds) => metrics.sandboxStarted(milliseconds),
-  });
-  const replicas = new ReplicasWorker({
-    ...state,
-    driver,
-    clock,
-    log: log.child({ module: "replicas" }),
-    nodeIp: ownAddress(),
-    templatesDir: state.dirs.templates,
-    concurrency: config.concurrent_boots,
-    isolateGuests: isolatesGuests(config),
-    inUse: (templateId) => sandboxes.usedTemplates().has(templateId),
-  });
-  return { driver, detail, sandboxes, replicas };
-}
-
-async function createBuilds(parts: DaemonParts, state: State) {
-  const { config, log, clock, random, metrics } = parts;
-  const source = createImageSource({
-    clock,
-    random,
-    log: log.child({ module: "source" }),
-    options: await sourceOptions(config),
-  });
-  const builder = createRootfsBuilder({ clock });
-  const artifacts = createArtifacts({
-    ...state,
-    builder,
-    clock,
-    random,
-    log: log.child({ module: "artifacts" }),
-    assertSpace: (image) => assertDiskSpace(state.dirs.work, image),
-    isBuilding: (builder) => isLedBy(state.catalog, builder),
-    isHeldElsewhere: (artifactId) =>
-      [...state.catalog.list("holding", { id: artifactId })].some(
-        ({ owner, value }) =>
-          value?.complete === true &&
-          owner !== config.node_id &&
-          state.nodes.get(owner)?.healthy === true,
-      ),
-  });
-  const scratch = (jobId: string) => join(state.dirs.work, `job-${jobId}`);
-  const builds = new BuildsWorker({
-    ...state,
-    source,
-    artifacts,
-    clock,
-    log: log.child({ module: "builds" }),
-    platform: hostPlatform(process.arch),
-    concurrency: config.concurrent_builds,
-    scratchDir: async (jobId) => {
-      await mkdir(scratch(jobId), { recursive: true, mode: 0o700 });
-      return scratch(jobId);
-    },
-    dropScratch: (jobId) => rm(scratch(jobId), { recursive: true, force: true }),
-    bakePlan: (request) =>
-      readBakePlan(request, { caFile: config.ca_file, envdPath: config.envd_path }),
-    onJobEnd: (job) => metrics.jobEnded(job),
-    askCredentials: (job) => state.asks.credentials(job),
-  });
-  answerAsks({
-    transport: state.cluster.transport,
-    members: state.cluster.members,
-    records: state.records,
-    jobLog: state.jobLog,
-    credentialsOf: (jobId) => builds.credentialsOf(jobId),
-  });
-  return { artifacts, builds };
-}
-
-/** True while that node's leadership of that epoch is in force, as far as is known here. */
-function isLedBy(
-  catalog: Catalog,
-  { node_id, template_id, epoch }: { node_id: string; template_id: string; epoch: number },
-): boolean {
-  const leader = catalog.get(CLUSTER, "leader", template_id)?.value;
-  const session = catalog.get(CLUSTER, "session", node_id)?.value;
-  return (
-    leader?.epoch === epoch &&
-    leader.node_id === node_id &&
-    !leader.released &&
-    session?.ended === false &&
-    session.incarnation === leader.incarnation
-  );
 }
 
 /** Work that nothing else triggers: a slow timer per activity, ended with the daemon. */
@@ -221,9 +83,6 @@ function every({ clock, log }: DaemonParts, milliseconds: number, work: () => un
     timer.cancel();
   };
 }
-
-type Runtime = Awaited<ReturnType<typeof openRuntime>>;
-type Work = Awaited<ReturnType<typeof createBuilds>>;
 
 /** What the daemon as a whole can be asked to do by its parts. */
 interface Lifecycle {

@@ -15,6 +15,7 @@ export type * from "./ports.ts";
 export * from "./quorum.ts";
 export * from "./rendezvous.ts";
 export * from "./resolve.ts";
+export * from "./runtime-ref.ts";
 export * from "./schema.ts";
 export type * from "./service.ts";
 export * from "./session.ts";

@@ -31,6 +31,8 @@ export const LIMITS = {
   eventStreams: 64,
   /** SIGTERM: work under way is parked at a step and the catalog closed within this. */
   shutdownGraceMs: 20_000,
+  /** Released runtime refs that a node keeps to be looked at. */
+  releasedRefsKept: 1_000,
   /** An artifact nobody asked for again is kept this long (spec §1.3). */
   artifactTtlMs: 7 * 24 * 60 * 60_000,
   /** A leader that has not renewed its session for this long may be succeeded (design §4). */

@@ -304,7 +304,9 @@ export type LocalTableName =
   /** kind NUL id → what this voter promised and accepted; "@voters" → its configuration. */
   | "register"
   /** peer id → up to where this node has pulled that peer's change feed. */
-  | "checkpoint";
+  | "checkpoint"
+  /** zero-padded number → RuntimeRef. */
+  | "runtime-ref";
 
 export interface LocalTable {
   get(key: string): Promise<unknown>;

@@ -55,8 +55,9 @@ export function prepareStep(row: RegisterRow, ballot: Ballot): Step {
 }
 
 /**
- * Accepts a value under the configuration `number`, and promises `next` to its proposer at once: with that from a majority it may
- * propose again without asking first, for nobody else's value can have come between.
+ * Accepts a value under the configuration `number`, and promises `next` to its proposer at once:
+ * with that from a majority it may propose again without asking first, for nobody else's value can
+ * have come between.
  */
 export function acceptStep(
   row: RegisterRow,

@@ -340,6 +340,8 @@ export type NodeFact = z.infer<typeof nodeFactSchema>;
 export const sandboxSchema = z.looseObject({
   sandbox_id: shortText,
   template_id: shortText,
+  /** What it runs on since its last rollback; absent: on its template. */
+  snapshot_id: shortText.optional(),
   node_id: shortText,
   status: z.enum(["STARTING", "RUNNING", "STOPPED"]),
   pid: z.number().int().optional(),

@@ -16,6 +16,7 @@ import type {
   SandboxRequest,
   TemplateInfo,
 } from "./schema.ts";
+import type { AcquireRefRequest, ObservedRefs, RuntimeRef } from "./runtime-ref.ts";
 import type {
   ClusterView,
   CreatedToken,
@@ -51,6 +52,15 @@ export interface Overview {
   }[];
 }
 
+/** Runtime refs found on all nodes. */
+export interface RuntimeRefList {
+  readonly items: readonly RuntimeRef[];
+  /** Of all of them, also of those that a node holds beyond the first thousands. */
+  readonly count: number;
+  /** Nodes that did not answer: what they hold counts as held. */
+  readonly unanswered: readonly { readonly node_id: string; readonly reason: string }[];
+}
+
 export interface Queries {
   readonly nodeId: string;
   overview(): Overview;
@@ -80,6 +90,13 @@ export interface Queries {
   sandboxes(): readonly SandboxInfo[];
   /** @throws AppError sandbox_not_found */
   sandbox(id: string): SandboxInfo;
+  /**
+   * ACTIVE refs of a snapshot or template, asked of every node.
+   * @throws AppError template_not_found
+   */
+  runtimeRefs(snapshotId: string): Promise<RuntimeRefList>;
+  /** The sandbox's newest ACTIVE ref. @throws AppError runtime_ref_not_found */
+  runtimeRefOf(sandboxId: string): Promise<RuntimeRef>;
   /** Members, quorum, leaders, gossip health, as this node sees them now. */
   cluster(): ClusterView;
   /** Distributions under way, or the one of an artifact. @throws AppError artifact_not_found */
@@ -122,6 +139,16 @@ export interface Commands {
   runSandbox(request: RunSandboxRequest, context: CallContext): Promise<SandboxInfo>;
   /** @throws AppError sandbox_not_found */
   deleteSandbox(id: string, context: CallContext): Promise<void>;
+  /**
+   * For a runtime that this daemon does not drive: its sandbox runs on that snapshot now.
+   * @throws AppError snapshot_not_found, snapshot_deleting, template_has_no_ready_replica,
+   *   node_not_found, peer_unreachable
+   */
+  acquireRuntimeRef(request: AcquireRefRequest, context: CallContext): Promise<RuntimeRef>;
+  /** @throws AppError peer_unreachable */
+  releaseRuntimeRefs(sandboxId: string, reason: string, context: CallContext): Promise<number>;
+  /** What such a runtime has seen on this node, or why it could not look. */
+  observeRuntimeRefs(observed: ObservedRefs, context: CallContext): Promise<void>;
   /** @throws AppError artifact_not_found, artifact_token_invalid, artifact_source_missing */
   openArtifact(
     id: string,

@@ -41,7 +41,9 @@ export type Protocol =
   /** Swarm: have-maps, manifests and chunks. */
   | "swarm"
   /** Questions of the daemon: logs, credentials, details that live on one node. */
-  | "ask";
+  | "ask"
+  /** Runtime refs, which live on the sandbox's node. */
+  | "refs";
 
 export interface RequestOptions {
   readonly timeoutMs: number;

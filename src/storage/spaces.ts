@@ -7,7 +7,7 @@
  *   02 change      sequence             → [kind, id, owner]    latest change of each entry only
  *   03 quarantine  time NUL old key     → { reason, at, key, base64 }
  *   10 driver-snapshot, 11 sandbox, 12 job-log, 13 idempotency, 14 audit, 15 setting,
- *   16 register, 17 checkpoint: local tables
+ *   16 register, 17 checkpoint, 18 runtime-ref: local tables
  */
 import { AppError, type EntryKind, type LocalTableName } from "../domain/index.ts";
 
@@ -27,6 +27,7 @@ export const TABLE_SPACES = {
   setting: "15",
   register: "16",
   checkpoint: "17",
+  "runtime-ref": "18",
 } as const satisfies Record<LocalTableName, string>;
 
 export type Space =

@@ -17,6 +17,7 @@ import {
   type NodeFact,
   type Queries,
   type ReplicaStatus,
+  type RuntimeRef,
   type SandboxInfo,
   type SwarmView,
   type TemplateInfo,
@@ -155,6 +156,22 @@ export const aSandbox = (over: Partial<SandboxInfo> = {}): SandboxInfo => ({
   ...over,
 });
 
+export const aRef = (over: Partial<RuntimeRef> = {}): RuntimeRef => ({
+  id: 1,
+  snapshot_id: "tpl-1",
+  sandbox_id: "sb-1",
+  node_id: "node-a",
+  node_ip: "127.0.0.1",
+  binding_type: "memory_backing",
+  sandbox_gen: 0,
+  status: "ACTIVE",
+  attached_at: AT,
+  last_seen_at: AT,
+  last_error: "",
+  source: "runtime",
+  ...over,
+});
+
 export interface FakeService {
   cluster: ClusterView;
   readonly queries: Queries;
@@ -164,6 +181,7 @@ export interface FakeService {
   readonly logs: Map<string, JobLogLine[]>;
   readonly artifacts: ArtifactInfo[];
   readonly sandboxes: SandboxInfo[];
+  readonly refs: RuntimeRef[];
   /** The bytes of every artifact. */
   bytes: Uint8Array;
   /** What the next command throws. */
@@ -260,6 +278,19 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
         (one) => one.sandbox_id === id,
         () => new AppError("sandbox_not_found", `sandbox ${id} not found`),
       ),
+    async runtimeRefs(id) {
+      const ids = new Set(
+        service.templates.filter((one) => one.template_id === id).map((one) => one.template_id),
+      );
+      const items = service.refs.filter((ref) => ids.has(ref.snapshot_id));
+      return { items, count: items.length, unanswered: [] };
+    },
+    runtimeRefOf: async (id) =>
+      byId(
+        service.refs,
+        (one) => one.sandbox_id === id,
+        () => new AppError("runtime_ref_not_found", `sandbox ${id} has none`),
+      ),
     subscribe(listener) {
       state.listeners.add(listener);
       return () => state.listeners.delete(listener);
@@ -335,6 +366,23 @@ function commandsOf(service: Omit<FakeService, "commands">): Commands {
       enter("deleteSandbox", id, context);
       const at = service.sandboxes.indexOf(service.queries.sandbox(id));
       service.sandboxes.splice(at, 1);
+    },
+    async acquireRuntimeRef(request, context) {
+      enter("acquireRuntimeRef", request, context);
+      const { snapshot_id, sandbox_id } = request;
+      const ref = aRef({ id: service.refs.length + 1, snapshot_id, sandbox_id });
+      service.refs.push(ref);
+      return ref;
+    },
+    async releaseRuntimeRefs(id, reason, context) {
+      enter("releaseRuntimeRefs", { id, reason }, context);
+      const kept = service.refs.filter((ref) => ref.sandbox_id !== id);
+      const released = service.refs.length - kept.length;
+      service.refs.splice(0, service.refs.length, ...kept);
+      return released;
+    },
+    async observeRuntimeRefs(observed, context) {
+      enter("observeRuntimeRefs", observed, context);
     },
     async openArtifact(id, token, range) {
       enter("openArtifact", { id, token, range });
@@ -490,6 +538,7 @@ export function createFakeService(): FakeService {
     logs: new Map(),
     artifacts: [anArtifact()],
     sandboxes: [aSandbox()],
+    refs: [],
     bytes: Uint8Array.from({ length: 1_000 }, (_, index) => index % 251),
     failWith: undefined,
     calls: [],

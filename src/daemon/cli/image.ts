@@ -16,7 +16,7 @@ import { readBakePlan } from "../bake.ts";
 import { verifyImage } from "../build/ext4/verify.ts";
 import { createRootfsBuilder } from "../build/rootfs-builder.ts";
 import { createImageSource } from "../build/source/source.ts";
-import { hostPlatform } from "../wire.ts";
+import { hostPlatform } from "../wire-builds.ts";
 import type { ProcessPorts } from "./daemon.ts";
 import type { CliIo } from "./io.ts";
 

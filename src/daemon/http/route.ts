@@ -17,7 +17,7 @@ export interface AnswerSpec {
 }
 
 export interface RouteSpec {
-  readonly method: "get" | "post" | "delete";
+  readonly method: "get" | "post" | "put" | "delete";
   /** With parameters in braces, as OpenAPI writes them. */
   readonly path: string;
   readonly summary: string;

@@ -5,6 +5,7 @@
 import { z } from "@hono/zod-openapi";
 import {
   LIMITS,
+  acquireRefSchema,
   artifactInfoSchema,
   clusterViewSchema,
   createFromImageSchema,
@@ -14,9 +15,11 @@ import {
   joinSchema,
   logLineSchema,
   nodeFactSchema,
+  observedRefsSchema,
   replicaSchema,
   resolveResultSchema,
   runSandboxSchema,
+  runtimeRefSchema,
   sandboxRequestSchema,
   sandboxSchema,
   swarmViewSchema,
@@ -36,6 +39,9 @@ export const JobLogEntry = named("JobLogLine", logLineSchema);
 export const Artifact = named("Artifact", artifactInfoSchema);
 export const Resolved = named("ResolveResult", resolveResultSchema);
 export const Sandbox = named("Sandbox", sandboxSchema);
+export const AcquireRef = named("AcquireRuntimeRefRequest", acquireRefSchema);
+export const ObservedRefsBody = named("ObservedRuntimeRefs", observedRefsSchema);
+export const RuntimeRefView = named("RuntimeRef", runtimeRefSchema);
 export const Node = named("Node", nodeFactSchema);
 export const ClusterState = named("Cluster", clusterViewSchema);
 export const CreateJoinToken = named("CreateJoinTokenRequest", createTokenSchema);

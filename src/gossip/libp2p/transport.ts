@@ -38,7 +38,15 @@ type Handler = (from: PeerId, body: Uint8Array) => Promise<Uint8Array>;
 
 const TOPIC_PREFIX = "/templatecenter/1/";
 const protocolId = (protocol: Protocol): string => `/templatecenter/${protocol}/1`;
-const PROTOCOLS: readonly Protocol[] = ["join", "probe", "register", "feed", "swarm", "ask"];
+const PROTOCOLS: readonly Protocol[] = [
+  "join",
+  "probe",
+  "register",
+  "feed",
+  "swarm",
+  "ask",
+  "refs",
+];
 /** A batch of changes is at most half of it. */
 const MESSAGE_BYTES = 256 * 1024;
 const STRANGERS_MOST = 16;

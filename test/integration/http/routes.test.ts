@@ -298,6 +298,43 @@ describe("resolve, sandboxes, nodes", () => {
     expect(problemOf(await ask("/v1/sandboxes/s1"))).toEqual([404, "sandbox_not_found"]);
   });
 
+  it("takes, lists, shows and releases runtime refs", async () => {
+    const body = { snapshot_id: TPL, sandbox_id: "outside-1" };
+    const made = await ask("/v1/runtime-refs", { body });
+    expect([made.status, made.json.status]).toEqual([201, "ACTIVE"]);
+    const listed = await ask(`/v1/snapshots/${TPL}/runtime-refs`);
+    expect(listed.json).toMatchObject({ count: 1, items: [{ sandbox_id: "outside-1" }] });
+    const one = await ask("/v1/runtime-refs?sandbox_id=outside-1");
+    expect(one.json.snapshot_id).toBe(TPL);
+    expect(problemOf(await ask("/v1/runtime-refs"))).toEqual([400, "invalid_request"]);
+    expect(problemOf(await ask("/v1/runtime-refs", { body: { snapshot_id: " " } }))).toEqual([
+      400,
+      "invalid_request",
+    ]);
+    const gone = await ask("/v1/runtime-refs?sandbox_id=outside-1", { method: "DELETE" });
+    expect(gone.json).toEqual({ released: 1 });
+    expect(problemOf(await ask("/v1/runtime-refs?sandbox_id=outside-1"))).toEqual([
+      404,
+      "runtime_ref_not_found",
+    ]);
+  });
+
+  it("takes what a runtime observed, or why it could not look, and nothing else", async () => {
+    const path = "/v1/nodes/self/runtime-refs";
+    const observed = { observed: [{ snapshot_id: TPL, sandbox_id: "outside-2" }] };
+    expect((await ask(path, { method: "PUT", body: observed })).status).toBe(204);
+    expect(fixture.service.calls.at(-1)).toMatchObject({
+      name: "observeRuntimeRefs",
+      argument: observed,
+    });
+    const failed = { error: "cannot list" };
+    expect((await ask(path, { method: "PUT", body: failed })).status).toBe(204);
+    expect(problemOf(await ask(path, { method: "PUT", body: {} }))).toEqual([
+      400,
+      "invalid_request",
+    ]);
+  });
+
   it("shows nodes", async () => {
     expect((await ask("/v1/nodes")).json.items[0]?.node_id).toBe("node-a");
     expect((await ask("/v1/nodes/self")).json.node_id).toBe("node-a");

@@ -7,6 +7,7 @@ import { healthRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
 import { nodeRoutes } from "./nodes.ts";
 import { resolveRoute } from "./resolve.ts";
+import { runtimeRefRoutes } from "./runtime-refs.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { templateRoutes } from "./templates.ts";
 
@@ -16,6 +17,7 @@ export const ROUTES: readonly Route[] = [
   ...artifactRoutes,
   resolveRoute,
   ...sandboxRoutes,
+  ...runtimeRefRoutes,
   ...nodeRoutes,
   ...clusterRoutes,
   ...eventRoutes,

@@ -1,0 +1,93 @@
+/** The part of the composition root that makes artifacts from images. */
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { CLUSTER, type Catalog, type Platform } from "../domain/index.ts";
+import { answerAsks } from "./asks.ts";
+import { readBakePlan } from "./bake.ts";
+import { createArtifacts } from "./build/artifacts.ts";
+import { assertDiskSpace } from "./build/disk-space.ts";
+import { createRootfsBuilder } from "./build/rootfs-builder.ts";
+import { createImageSource } from "./build/source/source.ts";
+import type { DaemonParts } from "./parts.ts";
+import { sourceOptions } from "./secrets.ts";
+import type { State } from "./state.ts";
+import { BuildsWorker } from "./workers/builds.ts";
+
+const ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64", arm64: "arm64" };
+
+export const hostPlatform = (arch: string): Platform => ({
+  os: "linux",
+  architecture: ARCHITECTURES[arch] ?? arch,
+});
+
+export async function createBuilds(parts: DaemonParts, state: State) {
+  const { config, log, clock, random, metrics } = parts;
+  const source = createImageSource({
+    clock,
+    random,
+    log: log.child({ module: "source" }),
+    options: await sourceOptions(config),
+  });
+  const builder = createRootfsBuilder({ clock });
+  const artifacts = createArtifacts({
+    ...state,
+    builder,
+    clock,
+    random,
+    log: log.child({ module: "artifacts" }),
+    assertSpace: (image) => assertDiskSpace(state.dirs.work, image),
+    isBuilding: (builder) => isLedBy(state.catalog, builder),
+    isHeldElsewhere: (artifactId) =>
+      [...state.catalog.list("holding", { id: artifactId })].some(
+        ({ owner, value }) =>
+          value?.complete === true &&
+          owner !== config.node_id &&
+          state.nodes.get(owner)?.healthy === true,
+      ),
+  });
+  const scratch = (jobId: string) => join(state.dirs.work, `job-${jobId}`);
+  const builds = new BuildsWorker({
+    ...state,
+    source,
+    artifacts,
+    clock,
+    log: log.child({ module: "builds" }),
+    platform: hostPlatform(process.arch),
+    concurrency: config.concurrent_builds,
+    scratchDir: async (jobId) => {
+      await mkdir(scratch(jobId), { recursive: true, mode: 0o700 });
+      return scratch(jobId);
+    },
+    dropScratch: (jobId) => rm(scratch(jobId), { recursive: true, force: true }),
+    bakePlan: (request) =>
+      readBakePlan(request, { caFile: config.ca_file, envdPath: config.envd_path }),
+    onJobEnd: (job) => metrics.jobEnded(job),
+    askCredentials: (job) => state.asks.credentials(job),
+  });
+  answerAsks({
+    transport: state.cluster.transport,
+    members: state.cluster.members,
+    records: state.records,
+    jobLog: state.jobLog,
+    credentialsOf: (jobId) => builds.credentialsOf(jobId),
+  });
+  return { artifacts, builds };
+}
+
+/** True while that node's leadership of that epoch is in force, as far as is known here. */
+function isLedBy(
+  catalog: Catalog,
+  { node_id, template_id, epoch }: { node_id: string; template_id: string; epoch: number },
+): boolean {
+  const leader = catalog.get(CLUSTER, "leader", template_id)?.value;
+  const session = catalog.get(CLUSTER, "session", node_id)?.value;
+  return (
+    leader?.epoch === epoch &&
+    leader.node_id === node_id &&
+    !leader.released &&
+    session?.ended === false &&
+    session.incarnation === leader.incarnation
+  );
+}
+
+export type Work = Awaited<ReturnType<typeof createBuilds>>;

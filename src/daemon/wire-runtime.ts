@@ -1,0 +1,86 @@
+/** The part of the composition root that runs guests: driver, sandboxes, replicas, refs. */
+import { networkInterfaces } from "node:os";
+import { AppError } from "../domain/index.ts";
+import type { DaemonParts } from "./parts.ts";
+import { createClusterRefs } from "./ref-asks.ts";
+import { createDriver } from "./runtime/select.ts";
+import { openRuntimeRefs } from "./runtime-refs.ts";
+import { createSandboxes } from "./sandboxes.ts";
+import { isolatesGuests } from "./secrets.ts";
+import type { Closers, State } from "./state.ts";
+import { ReplicasWorker } from "./workers/replicas.ts";
+
+/** The first address of this host that others could reach, else loopback. */
+export function ownAddress(): string {
+  for (const addresses of Object.values(networkInterfaces())) {
+    for (const address of addresses ?? []) {
+      if (!address.internal && address.family === "IPv4") return address.address;
+    }
+  }
+  return "127.0.0.1";
+}
+
+/** @throws AppError template_has_no_ready_replica: nothing can run on it here */
+function assertReplica({ facts }: State, templateId: string): void {
+  if (facts.get("replica", templateId)?.status === "READY") return;
+  throw new AppError(
+    "template_has_no_ready_replica",
+    `${templateId} has no ready replica on node ${facts.nodeId}`,
+  );
+}
+
+export async function openRuntime(parts: DaemonParts, state: State, opened: Closers) {
+  const { config, log, clock, random, metrics } = parts;
+  const { driver, detail } = await createDriver({
+    requested: config.driver,
+    guestDir: config.guest_dir,
+    stateDir: config.data_dir,
+    sandboxesDir: state.dirs.sandboxes,
+    templatesDir: state.dirs.templates,
+    clock,
+    random,
+    log: log.child({ module: "runtime" }),
+  });
+  opened.push(() => driver.close({ keepSandboxes: true }));
+  const refs = await openRuntimeRefs({
+    ...state,
+    clock,
+    log: log.child({ module: "refs" }),
+    nodeIp: ownAddress(),
+  });
+  const sandboxes = createSandboxes({
+    catalog: state.catalog,
+    refs,
+    driver,
+    hub: state.hub,
+    clock,
+    random,
+    log: log.child({ module: "sandboxes" }),
+    nodeId: config.node_id,
+    dir: state.dirs.sandboxes,
+    poolSize: config.sandbox_pool_size,
+    isolateGuests: isolatesGuests(config),
+    onStarted: (milliseconds) => metrics.sandboxStarted(milliseconds),
+  });
+  const replicas = new ReplicasWorker({
+    ...state,
+    driver,
+    clock,
+    log: log.child({ module: "replicas" }),
+    nodeIp: ownAddress(),
+    templatesDir: state.dirs.templates,
+    concurrency: config.concurrent_boots,
+    isolateGuests: isolatesGuests(config),
+    inUse: (templateId) => sandboxes.usedTemplates().has(templateId),
+  });
+  const clusterRefs = createClusterRefs({
+    refs,
+    nodes: state.nodes,
+    transport: state.cluster.transport,
+    members: state.cluster.members,
+    assertReplica: (id) => assertReplica(state, id),
+  });
+  return { driver, detail, sandboxes, replicas, refs, clusterRefs };
+}
+
+export type Runtime = Awaited<ReturnType<typeof openRuntime>>;
