@@ -26,6 +26,11 @@ const count = (least: number, most: number) =>
     .union([z.number(), z.string().regex(/^\d+$/).transform(Number)], `must be ${least} to ${most}`)
     .pipe(z.number().int().min(least).max(most));
 
+function durationMs(text: string): number {
+  const [, amount, unit] = DURATION.exec(text) ?? [];
+  return Number(amount) * (UNIT_MS[unit ?? ""] ?? 1);
+}
+
 export const listenSchema = z.string().transform((text, context) => {
   const match = /^(?:\[([0-9a-fA-F:]+)\]|([^:\s]+)):(\d{1,5})$/.exec(text);
   const port = Number(match?.[3]);
@@ -123,9 +128,17 @@ export const configSchema = z.strictObject({
     .regex(DURATION, "must be a duration as 30s, 15m or 2h")
     .default("1h")
     .describe("a job that runs longer fails: 30s, 15m, 2h"),
+  artifact_grace: z
+    .string()
+    .regex(DURATION, "must be a duration as 0s, 15m or 2h")
+    .default("1h")
+    .describe("how long an artifact that nobody refers to can still be undeleted: 0s, 15m, 2h"),
 });
 
-export type Config = z.output<typeof configSchema> & { readonly job_deadline_ms: number };
+export type Config = z.output<typeof configSchema> & {
+  readonly job_deadline_ms: number;
+  readonly artifact_grace_ms: number;
+};
 type Source = "flag" | "environment" | "file" | "default";
 
 export interface LoadedConfig {
@@ -236,12 +249,15 @@ export function loadConfig(input: {
   if (problems.length > 0 || parsed.data === undefined) {
     throw new AppError("config_invalid", problems.join("\n"), { meta: { problems } });
   }
-  const [, amount, unit] = DURATION.exec(parsed.data.job_deadline) ?? [];
-  const job_deadline_ms = Number(amount) * (UNIT_MS[unit ?? ""] ?? 1);
+  const job_deadline_ms = durationMs(parsed.data.job_deadline);
+  const artifact_grace_ms = durationMs(parsed.data.artifact_grace);
   // QEMU works in folders of its own, from where a relative path would lead elsewhere.
   const data_dir = resolve(parsed.data.data_dir);
   const guest_dir = resolve(parsed.data.guest_dir);
-  return { config: { ...parsed.data, data_dir, guest_dir, job_deadline_ms }, sources };
+  return {
+    config: { ...parsed.data, data_dir, guest_dir, job_deadline_ms, artifact_grace_ms },
+    sources,
+  };
 }
 
 /** One line for each key: its value, as the file would have it, and where it comes from. */

@@ -1,14 +1,16 @@
 /** The part of the composition root that makes artifacts from images. */
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { CLUSTER, type Catalog, type Platform } from "../domain/index.ts";
+import { CLUSTER, type ArtifactRecord, type Catalog, type Platform } from "../domain/index.ts";
 import { answerAsks } from "./asks.ts";
 import { readBakePlan } from "./bake.ts";
 import { createArtifacts } from "./build/artifacts.ts";
+import { createCleanup } from "./build/cleanup.ts";
 import { assertDiskSpace } from "./build/disk-space.ts";
 import { createRootfsBuilder } from "./build/rootfs-builder.ts";
 import { createImageSource } from "./build/source/source.ts";
 import type { DaemonParts } from "./parts.ts";
+import { KeyedQueue } from "./records.ts";
 import { sourceOptions } from "./secrets.ts";
 import type { State } from "./state.ts";
 import { BuildsWorker } from "./workers/builds.ts";
@@ -29,14 +31,28 @@ export async function createBuilds(parts: DaemonParts, state: State) {
     options: await sourceOptions(config),
   });
   const builder = createRootfsBuilder({ clock });
+  const isBuilding = (builder: NonNullable<ArtifactRecord["builder"]>) =>
+    isLedBy(state.catalog, builder);
+  const files = new KeyedQueue();
+  const cleanup = createCleanup({
+    ...state,
+    clock,
+    log: log.child({ module: "gc" }),
+    isMember: (nodeId) => state.nodes.isMember(nodeId),
+    isBuilding,
+    graceMs: config.artifact_grace_ms,
+    files,
+  });
   const artifacts = createArtifacts({
     ...state,
+    cleanup,
+    files,
     builder,
     clock,
     random,
     log: log.child({ module: "artifacts" }),
     assertSpace: (image) => assertDiskSpace(state.dirs.work, image),
-    isBuilding: (builder) => isLedBy(state.catalog, builder),
+    isBuilding,
     isHeldElsewhere: (artifactId) =>
       [...state.catalog.list("holding", { id: artifactId })].some(
         ({ owner, value }) =>
@@ -71,7 +87,7 @@ export async function createBuilds(parts: DaemonParts, state: State) {
     jobLog: state.jobLog,
     credentialsOf: (jobId) => builds.credentialsOf(jobId),
   });
-  return { artifacts, builds };
+  return { artifacts, builds, cleanup };
 }
 
 /** True while that node's leadership of that epoch is in force, as far as is known here. */

@@ -28,6 +28,7 @@ import { coverageOf } from "./coverage.ts";
 import { createQueries } from "./queries.ts";
 import { createBuilds, type Work } from "./wire-builds.ts";
 import { openRuntime, ownAddress, type Runtime } from "./wire-runtime.ts";
+import { GcWorker } from "./workers/gc.ts";
 import { createNodeFact } from "./workers/node-fact.ts";
 import { PlacementWorker } from "./workers/placement.ts";
 import { ScrubWorker } from "./workers/scrub.ts";
@@ -146,7 +147,7 @@ async function startWorkers(
   parts: DaemonParts,
   state: State,
   runtime: Runtime,
-  { artifacts, builds }: Work,
+  { artifacts, builds, cleanup }: Work,
   publishNode: () => Promise<unknown>,
   opened: Closers,
 ): Promise<() => Promise<void>> {
@@ -163,6 +164,15 @@ async function startWorkers(
   placement.start();
   const scrub = new ScrubWorker({ ...state, clock, log: log.child({ module: "scrub" }) });
   scrub.start();
+  const gc = new GcWorker({
+    ...state,
+    cleanup,
+    clock,
+    log: log.child({ module: "gc" }),
+    isInTouch: () => isInTouch(state),
+  });
+  gc.start();
+  opened.push(() => gc.stop());
   opened.push(() => scrub.stop());
   opened.push(announceCluster(state, clock));
   let republish: { cancel(): void } | undefined;
@@ -186,6 +196,7 @@ async function startWorkers(
     builds.reconcile();
     runtime.replicas.reconcile();
     placement.reconcile();
+    gc.reconcile();
     return recover();
   };
 }
@@ -291,13 +302,14 @@ const admitsStrangers = (config: ClusterConfig | undefined, clock: Clock): boole
     (token) => token.uses_left > 0 && Date.parse(token.expires_at) > clock.now(),
   );
 
+/** Alone, or agreeing with another member about everything that is replicated. */
+const isInTouch = ({ cluster: { members, replication } }: State): boolean =>
+  members.others().length === 0 || replication.peers().some((peer) => peer.inSync === true);
+
 /** Alone, or in touch with the others and with everything here that they want here. */
-function isFilled({ catalog, nodes, cluster }: State): boolean {
-  const { members, replication } = cluster;
-  const isInTouch =
-    members.others().length === 0 || replication.peers().some((peer) => peer.inSync === true);
-  const own = coverageOf(catalog, nodes).get(members.self);
-  return isInTouch && own !== undefined && own.ready >= own.wanted;
+function isFilled(state: State): boolean {
+  const own = coverageOf(state.catalog, state.nodes).get(state.cluster.members.self);
+  return isInTouch(state) && own !== undefined && own.ready >= own.wanted;
 }
 
 /**

@@ -12,11 +12,11 @@ export type ArtifactStatus = (typeof ARTIFACT_STATUSES)[number];
 
 /** Life of a root filesystem artifact (spec §1.3). */
 export const artifactMachine = defineMachine("artifact", {
-  PENDING: { build: "BUILDING", fail: "FAILED" },
-  BUILDING: { ready: "READY", fail: "FAILED", build: "BUILDING" },
+  PENDING: { build: "BUILDING", fail: "FAILED", orphan: "ORPHANED" },
+  BUILDING: { ready: "READY", fail: "FAILED", build: "BUILDING", orphan: "ORPHANED" },
   READY: { renew: "READY", release: "CLEANUP_PENDING", build: "BUILDING", fail: "FAILED" },
   FAILED: { build: "BUILDING", release: "CLEANUP_PENDING" },
-  CLEANUP_PENDING: { renew: "READY", build: "BUILDING" },
+  CLEANUP_PENDING: { renew: "READY", build: "BUILDING", fail: "FAILED" },
   ORPHANED: { build: "BUILDING", release: "CLEANUP_PENDING" },
 });
 

@@ -5,6 +5,7 @@ export * from "./compat.ts";
 export * from "./create-request.ts";
 export * from "./entry.ts";
 export * from "./errors.ts";
+export * from "./gc.ts";
 export * from "./ids.ts";
 export * from "./job.ts";
 export * from "./limits.ts";

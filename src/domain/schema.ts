@@ -175,6 +175,8 @@ export const templateRecordSchema = z.looseObject({
   artifact_id: shortText.optional(),
   image_info: text.optional(),
   job_id: shortText.optional(),
+  /** Its build failed and took the artifact with it: the id is no reference any more. */
+  artifact_released: z.boolean().optional(),
   /** Which attempt of making the replicas this is: a node remakes what has a lower one. */
   generation: z.number().int().nonnegative(),
   /** Nodes that shall hold a replica. */
@@ -200,6 +202,8 @@ export const jobRecordSchema = z.looseObject({
   retry_of_job_id: shortText.optional(),
   operation: z.enum(JOB_OPERATIONS),
   artifact_id: shortText.optional(),
+  /** It has failed and its artifact goes: the id is no reference any more. */
+  artifact_released: z.boolean().optional(),
   template_spec_fingerprint: shortText.optional(),
   source_image_ref: text.optional(),
   source_image_digest: shortText.optional(),
@@ -282,6 +286,10 @@ export const artifactRecordSchema = z.looseObject({
   status: z.enum(ARTIFACT_STATUSES),
   last_error: z.string(),
   gc_deadline: unixSeconds,
+  /** Since when nobody refers to it; absent while somebody does. */
+  unreferenced_at: rfc3339.optional(),
+  /** While CLEANUP_PENDING: nodes that have begun to remove their copy, which counts no more. */
+  cleaned_by: z.array(shortText).optional(),
   cube_egress_ca_baked: z.boolean(),
   cube_egress_ca_fingerprint: shortText,
   cube_egress_ca_targets_written: z.number().int().nonnegative(),

@@ -83,7 +83,9 @@ export class TestDaemon {
   /** @param namespace of the network; the API is asked through its socket then */
   static async make(driver: "rootfs" | "qemu", flags: readonly string[] = [], namespace?: string) {
     const dataDir = await mkdtemp(join(tmpdir(), "tc-e2e-"));
-    const all = ["--driver", driver, "--guest-dir", guestDir, "--log-level", "info", ...flags];
+    const all = ["--driver", driver, "--guest-dir", guestDir, "--log-level", "info"];
+    // Most tests look whether everything has gone.
+    all.push("--artifact-grace", "0s", ...flags);
     return new TestDaemon(dataDir, await buildExecutable(), all, namespace);
   }
 

@@ -13,7 +13,6 @@ import {
   artifactMachine,
   errorText,
   fingerprintInput,
-  isActiveJob,
   parseSizeBytes,
   type ArtifactRecord,
   type ArtifactStore,
@@ -29,6 +28,7 @@ import {
   type RootfsBuilder,
 } from "../../domain/index.ts";
 import { KeyedQueue, type Facts, type Records } from "../records.ts";
+import type { Cleanup, ReleaseOptions } from "./cleanup.ts";
 
 export interface BakePlan {
   readonly inputs: BakeInputs;
@@ -69,8 +69,8 @@ export interface Artifacts {
   ): Promise<{ artifact: ArtifactRecord; fresh: boolean }>;
   /** READY, with a file here or at a node that is up. */
   isAvailable(artifact: ArtifactRecord | undefined): boolean;
-  /** Removes file and record when no template and no active job names the artifact any more. */
-  release(artifactId: string, except?: { jobId?: string; templateId?: string }): Promise<boolean>;
+  /** Lets it go when nobody refers to it any more; at once, or after the grace. */
+  release(artifactId: string, options?: ReleaseOptions): Promise<void>;
   /**
    * At start and when the records may be written again: records and holdings from what is on disk;
    * this node's BUILDING records of a former life fail; files of deleted artifacts go.
@@ -88,6 +88,9 @@ export interface ArtifactParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  readonly cleanup: Pick<Cleanup, "release">;
+  /** By artifact id: its bytes are made here and removed here one after the other. */
+  readonly files: KeyedQueue;
   /** Called before bytes are made. @throws AppError disk_space_low */
   readonly assertSpace: (image: ResolvedImage) => Promise<void>;
   /** True while the leadership under which an artifact is BUILDING lasts. */
@@ -122,10 +125,13 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     };
     return facts.put("holding", artifact.artifact_id, holding);
   };
-  const renew = async (artifact: ArtifactRecord): Promise<ArtifactRecord> =>
-    (await records.update("artifact", artifact.artifact_id, (current) =>
-      current?.status === "READY" ? { ...current, gc_deadline: deadline() } : undefined,
-    )) ?? artifact;
+  /** Whoever collects it meanwhile loses, or it is READY no more: then it is claimed again. */
+  const renew = (artifact: ArtifactRecord): Promise<ArtifactRecord | undefined> =>
+    records.update("artifact", artifact.artifact_id, (current) => {
+      if (current?.status !== "READY") return undefined;
+      const { unreferenced_at: _since, ...used } = current;
+      return { ...used, gc_deadline: deadline() };
+    });
 
   /** READY, with a file here or at a node that is up: rows 38 to 41 of spec §11. */
   const isAvailable = (artifact: ArtifactRecord | undefined): boolean =>
@@ -305,11 +311,14 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
         hooks.signal.throwIfAborted();
         const claimed = await claim(spec, image, request, bake, hooks.builder);
         if (claimed !== undefined && isAvailable(claimed)) {
+          const artifact = await renew(claimed);
+          if (artifact?.status !== "READY") continue;
           hooks.onLog(`artifact ${spec.artifactId} exists already and is used again`);
-          return { artifact: await renew(claimed), fresh: false };
+          return { artifact, fresh: false };
         }
         if (claimed !== undefined && isSame(claimed.builder, hooks.builder)) {
-          return make(claimed, image, request, bake, hooks);
+          const work = () => make(claimed, image, request, bake, hooks);
+          return parts.files.run(spec.artifactId, work);
         }
         const other = claimed?.builder?.node_id ?? "";
         if (other !== said) hooks.onLog(`artifact ${spec.artifactId} is being built on ${other}`);
@@ -368,22 +377,7 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     },
     ensure,
     isAvailable,
-    async release(artifactId, except = {}) {
-      for (const template of records.list("template")) {
-        if (template.artifact_id === artifactId && template.template_id !== except.templateId) {
-          return false;
-        }
-      }
-      for (const job of records.list("job")) {
-        if (job.artifact_id === artifactId && isActiveJob(job) && job.job_id !== except.jobId) {
-          return false;
-        }
-      }
-      await store.remove(artifactId);
-      await facts.put("holding", artifactId, undefined);
-      await records.update("artifact", artifactId, () => null);
-      return true;
-    },
+    release: (artifactId, options) => parts.cleanup.release(artifactId, options),
     async recover() {
       for (const { artifact } of store.inventory()) await recoverHeld(artifact);
       for (const artifact of [...records.list("artifact")]) {

@@ -50,6 +50,7 @@ const FLAGS: readonly [flags: string, description: string][] = [
   ["--log-format <format>", "auto, json, pretty or journal"],
   ["--api-token-file <file>", "bearer token for TCP"],
   ["--job-deadline <duration>", "a job that runs longer fails (default 1h)"],
+  ["--artifact-grace <duration>", "artifacts without a reference go after this (default 1h)"],
   ["--concurrent-builds <count>", "builds at once"],
   ["--sandbox-pool-size <count>", "waiting VM processes per used template"],
 ];
@@ -186,7 +187,7 @@ async function joinAtFirstStart(daemon: Daemon, token: string, log: Log): Promis
 function applyChanges(running: Config, next: Config, log: LevelledLog): void {
   const isSame = (key: keyof Config) => JSON.stringify(running[key]) === JSON.stringify(next[key]);
   const fixed = (Object.keys(next) as (keyof Config)[]).filter(
-    (key) => key !== "log_level" && key !== "job_deadline_ms",
+    (key) => key !== "log_level" && !key.endsWith("_ms"),
   );
   const restart = fixed.filter((key) => !isSame(key));
   log.setLevel(next.log_level);

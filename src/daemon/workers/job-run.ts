@@ -421,11 +421,17 @@ export class JobRun {
     const job = records.get("job", jobId);
     if (job === undefined || !isActiveJob(job)) return;
     const at = this.#now();
+    const released = job["artifact_fresh"] === true ? { artifact_released: true } : {};
     const template = await records.update("template", job.template_id, (current) =>
       current?.status === "PENDING"
-        ? { ...current, status: "FAILED", last_error: message, updated_at: at }
+        ? { ...current, ...released, status: "FAILED", last_error: message, updated_at: at }
         : undefined,
     );
+    // Before the job is seen to have ended: it leaves nothing behind.
+    if (job["artifact_fresh"] === true && job.artifact_id !== undefined) {
+      await records.update("job", jobId, (current) => current && { ...current, ...released });
+      await artifacts.release(job.artifact_id, { isUrgent: true });
+    }
     await records.update("job", jobId, (current) =>
       current === undefined || !isActiveJob(current)
         ? undefined
@@ -440,9 +446,6 @@ export class JobRun {
             artifact_status: records.get("artifact", job.artifact_id ?? "")?.status ?? "FAILED",
           },
     );
-    if (job["artifact_fresh"] === true && job.artifact_id !== undefined) {
-      await artifacts.release(job.artifact_id, { jobId, templateId: job.template_id });
-    }
   }
 }
 

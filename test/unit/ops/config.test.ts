@@ -48,6 +48,7 @@ describe("where a value comes from", () => {
       listen: { host: "127.0.0.1", port: 7330 },
       driver: "auto",
       job_deadline_ms: 3_600_000,
+      artifact_grace_ms: 3_600_000,
       allowed_hosts: [],
     });
     expect(new Set(Object.values(sources))).toEqual(new Set(["default"]));
