@@ -22,6 +22,8 @@ import {
   type SandboxRequest,
 } from "../domain/index.ts";
 import { createHash, timingSafeEqual } from "node:crypto";
+import type { Cleanup } from "./build/cleanup.ts";
+import type { Collection } from "./collection.ts";
 import type { Artifacts } from "./build/artifacts.ts";
 import type { JobLog } from "./job-log.ts";
 import { KeyedQueue, type Records } from "./records.ts";
@@ -50,6 +52,8 @@ export interface CommandParts {
   readonly records: Records;
   readonly queries: Queries;
   readonly artifacts: Artifacts;
+  readonly cleanup: Pick<Cleanup, "undelete">;
+  readonly collection: Pick<Collection, "collect">;
   readonly store: ArtifactStore;
   readonly builds: BuildsWorker;
   readonly replicas: ReplicasWorker;
@@ -296,6 +300,11 @@ export function createCommands(parts: CommandParts): Commands {
       });
     },
     deleteSandbox: (id) => sandboxes.remove(id),
+    collectGarbage: (options) => parts.collection.collect(options),
+    async undeleteArtifact(id) {
+      await parts.cleanup.undelete(id);
+      return queries.artifact(id);
+    },
     acquireRuntimeRef: (request) => parts.clusterRefs.acquire(request),
     releaseRuntimeRefs: (sandboxId, reason) => parts.clusterRefs.release(sandboxId, reason),
     async observeRuntimeRefs(observed) {

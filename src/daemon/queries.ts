@@ -22,6 +22,7 @@ import {
   type TemplateInfo,
   type TemplateRecord,
 } from "../domain/index.ts";
+import type { Collection } from "./collection.ts";
 import type { EventHub } from "./events.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 import type { JobLog } from "./job-log.ts";
@@ -37,6 +38,7 @@ export interface QueryParts {
     jobId: string,
     options: { after?: number; limit?: number },
   ) => Promise<readonly JobLogLine[]>;
+  readonly collection: Pick<Collection, "whyArtifact" | "whyTemplate">;
   readonly clusterRefs: Pick<ClusterRefs, "find">;
   readonly cluster: () => ClusterView;
   readonly swarms: () => readonly SwarmView[];
@@ -196,6 +198,12 @@ export function createQueries(parts: QueryParts): Queries {
       return artifactInfo(artifact);
     },
     listArtifacts: () => values(catalog.list("artifact")).map(artifactInfo),
+    whyArtifact: (id) => parts.collection.whyArtifact(id),
+    async whyTemplate(id) {
+      const template = record.template(findTemplate(id).template_id);
+      if (template !== undefined) return parts.collection.whyTemplate(template);
+      throw new AppError("template_not_found", `template ${id} is still being made by its job`);
+    },
     async runtimeRefs(id) {
       const found = await parts.clusterRefs.find({ snapshotId: findTemplate(id).template_id });
       const { refs, count, unanswered } = found;

@@ -18,6 +18,7 @@ import type { Artifacts } from "./build/artifacts.ts";
 import { parseReference } from "./build/source/reference.ts";
 import { createClusterService } from "./cluster-service.ts";
 import { clusterView } from "./cluster-view.ts";
+import { createCollection } from "./collection.ts";
 import { createCommands, trimJobs } from "./commands.ts";
 import type { Config } from "./config.ts";
 import { openDoor } from "./door.ts";
@@ -96,7 +97,7 @@ function createServices(
   parts: DaemonParts,
   state: State,
   runtime: Runtime,
-  { artifacts, builds }: Work,
+  { artifacts, builds, cleanup }: Work,
   lifecycle: Lifecycle,
 ) {
   const { config, log, clock, random, metrics } = parts;
@@ -117,9 +118,16 @@ function createServices(
     restart: lifecycle.restart,
     view,
   });
+  const collection = createCollection({
+    ...state,
+    ...runtime,
+    cleanup,
+    isInTouch: () => isInTouch(state),
+  });
   const queries = createQueries({
     ...state,
     ...runtime,
+    collection,
     random,
     askJobLog: (nodeId, jobId, options) => state.asks.jobLog(nodeId, jobId, options),
     cluster: view,
@@ -131,6 +139,8 @@ function createServices(
     cluster: clusterCommands,
     artifacts,
     builds,
+    cleanup,
+    collection,
     queries,
     clock,
     random,

@@ -17,6 +17,7 @@ import type {
   TemplateInfo,
 } from "./schema.ts";
 import type { AcquireRefRequest, ObservedRefs, RuntimeRef } from "./runtime-ref.ts";
+import type { ArtifactWhy, GcReport, TemplateWhy } from "./collection.ts";
 import type {
   ClusterView,
   CreatedToken,
@@ -84,6 +85,10 @@ export interface Queries {
   /** @throws AppError artifact_not_found */
   artifact(id: string): ArtifactInfo;
   listArtifacts(): readonly ArtifactInfo[];
+  /** Why it is still here. @throws AppError artifact_not_found */
+  whyArtifact(id: string): ArtifactWhy;
+  /** Who uses it, and why it is not ready on a node. @throws AppError template_not_found */
+  whyTemplate(id: string): Promise<TemplateWhy>;
   nodes(): readonly NodeFact[];
   /** `self` is this node. @throws AppError node_not_found */
   node(id: string): NodeFact;
@@ -155,6 +160,10 @@ export interface Commands {
     token: string | undefined,
     range?: { start: number; end: number },
   ): Promise<{ info: ArtifactInfo; body: AsyncIterable<Uint8Array> }>;
+  /** What is due goes now; `dryRun` only says what would. A step that fails is in the report. */
+  collectGarbage(options: { dryRun: boolean }, context: CallContext): Promise<GcReport>;
+  /** @throws AppError artifact_not_found, wrong_status, no_quorum */
+  undeleteArtifact(id: string, context: CallContext): Promise<ArtifactInfo>;
   /** Makes this node a cluster of one when it is alone. @throws AppError no_quorum */
   createJoinToken(request: CreateTokenRequest, context: CallContext): Promise<CreatedToken>;
   /** @throws AppError join_token_not_found, no_quorum, not_clustered */

@@ -98,6 +98,12 @@ it(
     );
     await everyHolder([0, 1], 0);
     expect(await record(0, job)).toBe("CLEANUP_PENDING");
+    const why = await cluster.node(1).get(`/v1/artifacts/${String(job.artifact_id)}/why`);
+    expect(why).toMatchObject({
+      why: "waits for node-2 to remove its copy",
+      references: [],
+      nodes: [{ node_id: "node-2", holding: "complete", replicas: [job.template_id] }],
+    });
     expect(await cluster.node(2).names("artifacts/sha256")).toHaveLength(1);
     await cluster.node(2).start();
     await everyHolder([2], 0);

@@ -6,11 +6,13 @@ import {
   AppError,
   isActiveJob,
   type ArtifactInfo,
+  type ArtifactWhy,
   type CallContext,
   type ChangeEvent,
   type ClusterView,
   type Commands,
   type CreateFromImageRequest,
+  type GcReport,
   type JobInfo,
   type JobLogLine,
   type MemberView,
@@ -21,6 +23,7 @@ import {
   type SandboxInfo,
   type SwarmView,
   type TemplateInfo,
+  type TemplateWhy,
 } from "../../src/domain/index.ts";
 
 const AT = "2026-01-02T03:04:05.000Z";
@@ -172,6 +175,74 @@ export const aRef = (over: Partial<RuntimeRef> = {}): RuntimeRef => ({
   ...over,
 });
 
+export const aWhy = ({ artifact_id, status }: ArtifactInfo): ArtifactWhy => ({
+  artifact_id,
+  status,
+  why: "used: 1 reference",
+  references: [{ kind: "template", id: "tpl-1", status: "READY", why: "made from it" }],
+  kept_until: AT,
+  nodes: [
+    {
+      node_id: "node-a",
+      is_member: true,
+      healthy: true,
+      holding: "complete",
+      size_bytes: 1_000,
+      is_removing: false,
+      replicas: ["tpl-1"],
+      runtime_ref_count: 1,
+      sandboxes: ["sb-1"],
+    },
+  ],
+});
+
+export const aTemplateWhy = (template: TemplateInfo): TemplateWhy => ({
+  template_id: template.template_id,
+  kind: template.kind,
+  status: template.status,
+  last_error: "",
+  artifact_id: template.artifact_id,
+  artifact_status: "READY",
+  references: [{ kind: "sandbox", id: "sb-1", node_id: "node-a" }],
+  unanswered: [],
+  nodes: [
+    {
+      node_id: "node-b",
+      ready: false,
+      why: "the node is drained",
+      phase: "",
+      error_message: "",
+      healthy: true,
+      drained: true,
+      in_scope: true,
+      wanted: false,
+      driver: "rootfs",
+      compat_status: "MISSING",
+      storage_mode: "healthy",
+      free_bytes: 9,
+      holds_artifact: false,
+    },
+  ],
+});
+
+export const aGcReport = (over: Partial<GcReport> = {}): GcReport => ({
+  dry_run: true,
+  in_touch: true,
+  items: [
+    {
+      artifact_id: "rfs-old",
+      status: "READY",
+      step: "release",
+      why: "nobody refers to it and its grace is over",
+      due_at: AT,
+      nodes: [{ node_id: "node-a", bytes: 2_000 }],
+    },
+  ],
+  nodes: [{ node_id: "node-a", artifacts: 1, bytes: 2_000 }],
+  bytes: 2_000,
+  ...over,
+});
+
 export interface FakeService {
   cluster: ClusterView;
   readonly queries: Queries;
@@ -218,6 +289,12 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
       (one) => one.template_id === id || one.display_name === id,
       () => new AppError("template_not_found", `template ${id} not found`),
     );
+  const artifact = (id: string) =>
+    byId(
+      service.artifacts,
+      (one) => one.artifact_id === id,
+      () => new AppError("artifact_not_found", `artifact ${id} not found`),
+    );
   const job = (id: string) =>
     byId(
       service.jobs,
@@ -257,12 +334,7 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
       (service.logs.get(job(id).job_id) ?? [])
         .filter((line) => line.sequence > (options.after ?? 0))
         .slice(0, options.limit ?? 1_000),
-    artifact: (id) =>
-      byId(
-        service.artifacts,
-        (one) => one.artifact_id === id,
-        () => new AppError("artifact_not_found", `artifact ${id} not found`),
-      ),
+    artifact,
     listArtifacts: () => service.artifacts,
     nodes: () => [aNode()],
     node: (id) =>
@@ -278,6 +350,8 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
         (one) => one.sandbox_id === id,
         () => new AppError("sandbox_not_found", `sandbox ${id} not found`),
       ),
+    whyArtifact: (id) => aWhy(artifact(id)),
+    whyTemplate: async (id) => aTemplateWhy(template(id)),
     async runtimeRefs(id) {
       const ids = new Set(
         service.templates.filter((one) => one.template_id === id).map((one) => one.template_id),
@@ -366,6 +440,14 @@ function commandsOf(service: Omit<FakeService, "commands">): Commands {
       enter("deleteSandbox", id, context);
       const at = service.sandboxes.indexOf(service.queries.sandbox(id));
       service.sandboxes.splice(at, 1);
+    },
+    async collectGarbage({ dryRun }, context) {
+      enter("collectGarbage", { dryRun }, context);
+      return aGcReport({ dry_run: dryRun });
+    },
+    async undeleteArtifact(id, context) {
+      enter("undeleteArtifact", id, context);
+      return service.queries.artifact(id);
     },
     async acquireRuntimeRef(request, context) {
       enter("acquireRuntimeRef", request, context);

@@ -3,6 +3,7 @@ import { rename, rm } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 import type { Command } from "commander";
 import { AppError, type ArtifactInfo, type Page } from "../../domain/index.ts";
+import { registerUndelete } from "./gc.ts";
 import { withJson, type CliContext } from "./context.ts";
 import { json, lines, sizeText, table } from "./table.ts";
 
@@ -14,7 +15,7 @@ Examples:
   templatecenter artifact download rfs-0123456789abcdef01234567 --output root.ext4
 `;
 
-/** `artifact`: list, info, download. */
+/** `artifact`: list, info, download, undelete. */
 export function registerArtifact(program: Command, context: CliContext): void {
   const { io } = context;
   const group = program
@@ -39,6 +40,7 @@ export function registerArtifact(program: Command, context: CliContext): void {
       }),
     );
   registerDownload(group, context);
+  registerUndelete(group, context);
 }
 
 const artifactTable = (items: readonly ArtifactInfo[]): string =>

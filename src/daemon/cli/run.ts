@@ -5,6 +5,7 @@ import { registerArtifact } from "./artifact.ts";
 import { registerCluster } from "./cluster.ts";
 import { createContext, Interrupted } from "./context.ts";
 import { registerDoctor } from "./doctor.ts";
+import { registerGc } from "./gc.ts";
 import type { CliIo } from "./io.ts";
 import { registerJob } from "./job.ts";
 import { registerNode } from "./node.ts";
@@ -82,6 +83,7 @@ function createProgram(io: CliIo, options: CliOptions): Command {
   registerSandbox(program, context);
   registerNode(program, context);
   registerCluster(program, context);
+  registerGc(program, context);
   registerDoctor(program, context);
   registerResolve(program, context);
   options.extraCommands?.(program);

@@ -7,10 +7,12 @@ import {
   LIMITS,
   acquireRefSchema,
   artifactInfoSchema,
+  artifactWhySchema,
   clusterViewSchema,
   createFromImageSchema,
   createTokenSchema,
   createdTokenSchema,
+  gcReportSchema,
   jobInfoSchema,
   joinSchema,
   logLineSchema,
@@ -24,6 +26,7 @@ import {
   sandboxSchema,
   swarmViewSchema,
   templateInfoSchema,
+  templateWhySchema,
 } from "../../domain/index.ts";
 import { count } from "./route.ts";
 
@@ -47,6 +50,9 @@ export const ClusterState = named("Cluster", clusterViewSchema);
 export const CreateJoinToken = named("CreateJoinTokenRequest", createTokenSchema);
 export const CreatedJoinToken = named("CreatedJoinToken", createdTokenSchema);
 export const Join = named("JoinRequest", joinSchema);
+export const ArtifactWhyView = named("ArtifactWhy", artifactWhySchema);
+export const TemplateWhyView = named("TemplateWhy", templateWhySchema);
+export const GcReportView = named("GcReport", gcReportSchema);
 export const Swarm = named("Swarm", swarmViewSchema);
 
 export const Problem = z

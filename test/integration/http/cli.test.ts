@@ -135,6 +135,26 @@ describe("tpl", () => {
   });
 });
 
+describe("gc and why", () => {
+  it("says what would go, and collects only without --dry-run", async () => {
+    const { code, out } = await run("gc --dry-run");
+    expect(code).toBe(0);
+    expect(out).toMatch(/rfs-old +READY +release .* node-a +nobody refers to it/);
+    expect(fixture.service.calls.at(-1)?.argument).toEqual({ dryRun: true });
+    expect(JSON.parse((await run("gc --json")).out)).toMatchObject({ bytes: 2_000 });
+    expect(fixture.service.calls.at(-1)?.argument).toEqual({ dryRun: false });
+  });
+  it("names the references of an artifact, and what a template lacks on a node", async () => {
+    expect((await run("why artifact rfs-1")).out).toMatch(/template +tpl-1 +READY +made from it/);
+    expect((await run("why template web")).out).toMatch(/node-b +no .* the node is drained/);
+    expect((await run("why artifact none")).code).toBe(3);
+  });
+  it("undeletes", async () => {
+    expect((await run("artifact undelete rfs-1")).out).toMatch(/^artifact rfs-1 is kept until /);
+    expect(fixture.service.calls.at(-1)?.name).toBe("undeleteArtifact");
+  });
+});
+
 describe("tpl create-from-image", () => {
   const words = ["tpl", "create-from-image", "--image", "r.example/web:1"];
   const asked = () => fixture.service.calls.at(-1)?.argument as CreateFromImageRequest;

@@ -3,6 +3,7 @@ import type { Route } from "../route.ts";
 import { artifactRoutes } from "./artifacts.ts";
 import { clusterRoutes } from "./cluster.ts";
 import { eventRoutes } from "./events.ts";
+import { gcRoutes } from "./gc.ts";
 import { healthRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
 import { nodeRoutes } from "./nodes.ts";
@@ -15,6 +16,7 @@ export const ROUTES: readonly Route[] = [
   ...templateRoutes,
   ...jobRoutes,
   ...artifactRoutes,
+  ...gcRoutes,
   resolveRoute,
   ...sandboxRoutes,
   ...runtimeRefRoutes,
