@@ -128,7 +128,7 @@ function itemOf(catalog: Catalog, one: Seen, all: readonly Seen[]): Item | undef
           other.digest === value?.digest &&
           catalog.get(owner, "holding", other.artifact_id)?.value !== undefined,
       );
-      return [{ node_id: owner, bytes: isShared ? 0 : (value?.size_bytes ?? 0) }];
+      return [{ node_id: owner, bytes: isShared ? 0 : artifact.data_bytes }];
     }),
   };
 }

@@ -86,6 +86,7 @@ export const gcReportSchema = z.object({
       why: text,
       /** When it goes at the earliest. */
       due_at: text,
+      /** Bytes of the files in it: its holes take no space. */
       nodes: z.array(z.object({ node_id: text, bytes })),
       /** Why a step that was tried did not succeed. */
       error: text.optional(),

@@ -98,7 +98,10 @@ it(
     );
     await everyHolder([0, 1], 0);
     expect(await record(0, job)).toBe("CLEANUP_PENDING");
-    const why = await cluster.node(1).get(`/v1/artifacts/${String(job.artifact_id)}/why`);
+    const why = await waitFor("only one copy to be left", async () => {
+      const answer = await cluster.node(1).get(`/v1/artifacts/${String(job.artifact_id)}/why`);
+      return (answer["nodes"] as Row[]).length === 1 ? answer : undefined;
+    });
     expect(why).toMatchObject({
       why: "waits for node-2 to remove its copy",
       references: [],
