@@ -1,5 +1,5 @@
 // The figures of the README, as ratios from one run on this machine. `npm run bench -- image` runs
-// one of: image, sandboxes, service, cluster, idle, records, swarm.
+// one of: image, sandboxes, service, cluster, takeover, idle, records, swarm.
 import { execFileSync } from "node:child_process";
 import { cpus, loadavg, totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -11,6 +11,7 @@ const parts = {
   image: async () => (await import("./bench/image.mjs")).benchImage(),
   sandboxes: async () => (await import("./bench/sandboxes.mjs")).benchSandboxes(),
   cluster: async () => (await import("./bench/cluster.mjs")).benchCluster(),
+  takeover: async () => (await import("./bench/cluster.mjs")).benchTakeover(),
   records: async () => (await import("./bench/records.mjs")).benchRecords(),
   swarm: async () => (await import("./bench/swarm.mjs")).benchSwarm(),
   idle: async () => (await import("./bench/cluster.mjs")).benchIdle(),

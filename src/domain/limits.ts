@@ -31,6 +31,11 @@ export const LIMITS = {
   eventStreams: 64,
   /** SIGTERM: work under way is parked at a step and the catalog closed within this. */
   shutdownGraceMs: 20_000,
+  /** A tombstone is kept at least so long, and until no member holds anything older. */
+  tombstoneAgeMs: 24 * 60 * 60_000,
+  tombstoneRoundMs: 10 * 60_000,
+  /** A proposer writes again without asking first for so long; below the age of a tombstone. */
+  promiseKeptMs: 10_000,
   /** Released runtime refs that a node keeps to be looked at. */
   releasedRefsKept: 1_000,
   /** An artifact nobody asked for again is kept this long (spec §1.3). */

@@ -346,10 +346,22 @@ export interface Catalog {
     entries: readonly Entry[],
     options?: { local?: readonly LocalWrite[]; sync?: boolean },
   ): Promise<readonly Entry[]>;
-  /** Takes entries out without a trace, tombstones too: what is spread no more by anybody. */
+  /**
+   * Takes entries out without a trace, tombstones too: what is spread no more by anybody. One whose
+   * version is given stays when it is held in another by then.
+   * @throws as merge
+   */
   purge(
-    addresses: readonly { readonly owner: string; readonly kind: EntryKind; readonly id: string }[],
+    entries: readonly {
+      readonly owner: string;
+      readonly kind: EntryKind;
+      readonly id: string;
+      readonly version?: number;
+    }[],
+    options?: { local?: readonly LocalWrite[] },
   ): Promise<void>;
+  /** Tombstones whose local sequence is not above `sequence`, at most `limit`. */
+  tombstones(sequence: number, limit: number): Promise<Entry[]>;
   subscribe(listener: (entry: Entry) => void): () => void;
   /** Changes applied after local sequence `since`, latest of each entry only, oldest first. */
   changes(since: number, limit: number): Promise<readonly { sequence: number; entry: Entry }[]>;

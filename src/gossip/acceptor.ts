@@ -15,6 +15,8 @@ import {
   type Accepted,
   type Ballot,
   type Catalog,
+  type Clock,
+  type Entry,
   type LocalWrite,
   type RegisterRow,
   type VoterConfig,
@@ -65,6 +67,10 @@ const splitKey = (key: string): { kind: string; id: string } => {
 
 export class Acceptor {
   readonly #catalog: Catalog;
+  readonly #clock: Pick<Clock, "monotonic">;
+  readonly #loadedAt: number;
+  /** When this process changed a row last, monotonic. */
+  readonly #touched = new Map<string, number>();
   #rows = new Map<string, RegisterRow>();
   readonly #underWay = new Set<Promise<unknown>>();
   #reloading: Promise<void> | undefined;
@@ -82,8 +88,10 @@ export class Acceptor {
     { readonly number: number; readonly keys: readonly string[] }
   >();
 
-  constructor(catalog: Catalog) {
+  constructor(catalog: Catalog, clock: Pick<Clock, "monotonic">) {
     this.#catalog = catalog;
+    this.#clock = clock;
+    this.#loadedAt = clock.monotonic();
   }
 
   async load(): Promise<void> {
@@ -164,6 +172,8 @@ export class Acceptor {
       value: toStored(this.row(key)),
     }));
     if (local.length === 0) return results;
+    const nowMs = this.#clock.monotonic();
+    for (const key of changed) this.#touched.set(key, nowMs);
     await this.#persist(local);
     for (const operation of operations) {
       if (operation.a !== undefined) this.onAccepted(operation.k);
@@ -180,19 +190,25 @@ export class Acceptor {
     const row = this.#rows.get(key);
     const { kind, id } = splitKey(key);
     if (row === undefined || !isRecordKind(kind)) return false;
-    return row.accepted.version > (this.#catalog.get(CLUSTER, kind, id)?.version ?? 0);
+    const held = this.#catalog.get(CLUSTER, kind, id);
+    // A deletion of what is not held needs no learning: it may have been purged here already.
+    if (held === undefined && row.accepted.value === undefined) return false;
+    return row.accepted.version > (held?.version ?? 0);
   }
 
   row(key: string): RegisterRow {
     const row = this.#rows.get(key);
-    if (row !== undefined) return row;
-    // Agreed while the node was alone: held in its catalog, and below every ballot.
     const { kind, id } = splitKey(key);
     const entry = isRecordKind(kind) ? this.#catalog.get(CLUSTER, kind, id) : undefined;
-    if (entry === undefined) return EMPTY_ROW;
+    if (entry === undefined) return row ?? EMPTY_ROW;
     const { version, value } = entry;
+    // A deletion has been chosen after what was accepted here: others drop it from their registers
+    // one day, and what is older must not be found then.
+    const isDeleted = value === undefined && version > (row?.accepted.version ?? 0);
+    if (row !== undefined && !isDeleted) return row;
+    // Or agreed while the node was alone: held in its catalog, and below every ballot.
     const accepted = { ballot: NO_BALLOT, version, ...(value === undefined ? {} : { value }) };
-    return { promised: NO_BALLOT, accepted };
+    return { promised: row?.promised ?? NO_BALLOT, accepted };
   }
 
   /**
@@ -223,13 +239,43 @@ export class Acceptor {
     return { rows };
   }
 
-  /** Drops the row of a record whose tombstone every member has seen. */
-  async forget(key: string, version: number): Promise<void> {
-    const row = this.#rows.get(key);
-    if (row === undefined || row.accepted.version !== version) return;
-    if (row.accepted.value !== undefined) return;
-    await this.#catalog.merge([], { local: [{ table: "register", key }], sync: false });
-    this.#rows.delete(key);
+  /** True when nothing older than that version is accepted here, as far as others may find it. */
+  isSettled(key: string, version: number): boolean {
+    return (this.#rows.get(key)?.accepted.version ?? version) >= version;
+  }
+
+  /**
+   * Takes tombstones that nobody can undo any more out of catalog and registers at once. Those
+   * stay whose register was touched within `quietMs`, as far as this process knows: with the row
+   * goes what was promised, and a proposal of an older ballot may still be under way. Registers
+   * that hold nothing and were not touched for `ageMs` go as well.
+   * @returns how many went
+   * @throws as Catalog.purge
+   */
+  async purge(
+    tombstones: readonly Entry[],
+    { quietMs, ageMs }: { quietMs: number; ageMs: number },
+  ): Promise<number> {
+    while (this.#reloading !== undefined) await this.#reloading;
+    const nowMs = this.#clock.monotonic();
+    const isQuiet = (key: string, forMs: number) =>
+      nowMs - (this.#touched.get(key) ?? this.#loadedAt) > forMs;
+    const gone = tombstones.filter(({ kind, id, version }) => {
+      const key = `${kind}/${id}`;
+      const row = this.#rows.get(key);
+      return row === undefined || (row.accepted.version <= version && isQuiet(key, quietMs));
+    });
+    const empty = [...this.#rows].filter(
+      ([key, row]) => row.accepted.version === 0 && isQuiet(key, ageMs),
+    );
+    // From memory first: what is accepted while the batch is written is a row of its own.
+    const keys = [...gone.map(({ kind, id }) => `${kind}/${id}`), ...empty.map(([key]) => key)];
+    const dropped = keys.filter((key) => this.#rows.delete(key));
+    for (const key of dropped) this.#touched.delete(key);
+    const local = dropped.map((key): LocalWrite => ({ table: "register", key }));
+    if (gone.length + local.length === 0) return 0;
+    await this.#tracked(this.#catalog.purge(gone, { local }));
+    return gone.length;
   }
 
   #allKeys(): string[] {
@@ -269,8 +315,12 @@ export class Acceptor {
   }
 
   /** What memory holds already. @throws what the write throws, once memory is as the disk again */
-  async #persist(local: readonly LocalWrite[]): Promise<void> {
+  #persist(local: readonly LocalWrite[]): Promise<void> {
     const written = this.#catalog.merge([], { local, sync: true });
+    return this.#tracked(written);
+  }
+
+  async #tracked(written: Promise<unknown>): Promise<void> {
     this.#underWay.add(written);
     try {
       await written;

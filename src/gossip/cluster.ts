@@ -69,7 +69,7 @@ export function createCluster(options: ClusterOptions): Cluster {
     liveness,
     termMs: options.sessionTermMs,
   });
-  const replication = createReplication({ ...parts, liveness });
+  const replication = createReplication({ ...parts, registers, liveness });
   const admission = createAdmission({
     ...parts,
     registers,

@@ -6,6 +6,7 @@
 import {
   AppError,
   EMPTY_ROW,
+  LIMITS,
   isSameBallot,
   latestAccepted,
   majorityOf,
@@ -51,12 +52,15 @@ interface Promised {
   readonly number: number;
   readonly ballot: Ballot;
   readonly accepted: Accepted;
+  /** Monotonic; a promise of long ago may have been forgotten with a purged tombstone. */
+  readonly atMs: number;
 }
 
 interface Round {
   readonly key: string;
   readonly voters: VoterConfig;
   readonly untilMs: number;
+  readonly everywhere: boolean;
 }
 
 const BACK_OFF_MS = { first: 10, most: 400 } as const;
@@ -83,19 +87,22 @@ export class Proposer {
 
   /**
    * @param untilMs monotonic time after which it is given up
+   * @param everywhere what is found is accepted anew by all that answer, so that a voter with
+   *   another value of its own, which few accepted, has none any more
    * @throws AppError no_quorum, what `change` throws, and the signal's reason
    */
   async update(
     key: string,
     change: RegisterChange,
-    options: { untilMs: number; signal?: AbortSignal },
+    options: { untilMs: number; signal?: AbortSignal; everywhere?: boolean },
   ): Promise<Decision> {
     const { clock } = this.#parts;
     let pauseMs: number = BACK_OFF_MS.first;
     for (;;) {
       options.signal?.throwIfAborted();
       const voters = this.#parts.voters();
-      const round: Round = { key, voters, untilMs: options.untilMs };
+      const { untilMs, everywhere = false } = options;
+      const round: Round = { key, voters, untilMs, everywhere };
       try {
         return await this.#attempt(round, change);
       } catch (error) {
@@ -116,7 +123,7 @@ export class Proposer {
 
   async #attempt(round: Round, change: RegisterChange): Promise<Decision> {
     const promised = this.#promised.get(round.key);
-    if (promised?.number === round.voters.number) {
+    if (promised?.number === round.voters.number && this.#isFresh(promised)) {
       // What is held here may be out of date: a refusal by the change must not rest on it.
       const next = tryChange(change, promised.accepted);
       if (next !== undefined) {
@@ -124,7 +131,7 @@ export class Proposer {
       }
       this.#promised.delete(round.key);
     }
-    const ballot: Ballot = { counter: ++this.#highest, node: this.#name };
+    const ballot: Ballot = { counter: this.#nextCounter(), node: this.#name };
     const answers = await this.#gather(round, { k: round.key, p: fromBallot(ballot) });
     const reports = answers.map(({ accepted, in: acceptedIn }) => ({
       accepted: accepted === undefined ? EMPTY_ROW.accepted : toAccepted(accepted),
@@ -148,9 +155,9 @@ export class Proposer {
         isSameBallot(one.ballot, latest.ballot) && acceptedIn === round.voters.number,
     );
     const isChosen = agreeing.length >= majorityOf(round.voters.nodes.length);
-    if (isChosen) return decision(latest, false);
+    if (isChosen && !round.everywhere) return decision(latest, false);
     // It may have been accepted by a few only: it is what it is once a majority has it.
-    if (latest.version === 0) return decision(latest, false);
+    if (latest.version === 0 && !round.everywhere) return decision(latest, false);
     const accepted = { ...latest, ballot };
     await this.#accept(round, accepted);
     return decision(accepted, false);
@@ -175,6 +182,21 @@ export class Proposer {
     return decision(accepted, true);
   }
 
+  #isFresh({ atMs }: Promised): boolean {
+    return this.#parts.clock.monotonic() - atMs < LIMITS.promiseKeptMs;
+  }
+
+  /**
+   * Above everything seen here, and above every ballot of long ago: voters forget those of purged
+   * tombstones one after the other, and one who still knows it must not outrank what is new. Holds
+   * as long as clocks differ by less than a tombstone's age.
+   */
+  #nextCounter(): number {
+    const microseconds = Math.floor(this.#parts.clock.now() * 1_000);
+    this.#highest = Math.max(this.#highest + 1, microseconds);
+    return this.#highest;
+  }
+
   #firstVersion(): number {
     return Math.max(1, Math.floor(this.#parts.clock.now()));
   }
@@ -183,15 +205,19 @@ export class Proposer {
     const next: Ballot = { counter: accepted.ballot.counter + 1, node: this.#name };
     this.#highest = Math.max(this.#highest, next.counter);
     const operation = { k: key, a: fromAccepted(accepted), next: fromBallot(next) };
-    await this.#gather({ key, voters, untilMs }, operation);
+    const atMs = this.#parts.clock.monotonic();
+    await this.#gather({ voters, untilMs }, operation);
     this.#promised.delete(key);
-    this.#promised.set(key, { number: voters.number, ballot: next, accepted });
+    this.#promised.set(key, { number: voters.number, ballot: next, accepted, atMs });
     const oldest = this.#promised.keys().next().value;
     if (this.#promised.size > PROMISES_KEPT && oldest !== undefined) this.#promised.delete(oldest);
   }
 
   /** Results of a majority. @throws Refused when there can be none, or not in time */
-  #gather({ voters, untilMs }: Round, operation: WireOperation): Promise<WireResult[]> {
+  #gather(
+    { voters, untilMs }: Pick<Round, "voters" | "untilMs">,
+    operation: WireOperation,
+  ): Promise<WireResult[]> {
     const { clock, ask } = this.#parts;
     const needed = majorityOf(voters.nodes.length);
     return new Promise((resolve, reject) => {

@@ -7,6 +7,7 @@ import {
   errorText,
   type ClusterConfig,
   type Entry,
+  type EntryKind,
   type RecordKind,
   type VoterConfig,
 } from "../domain/index.ts";
@@ -22,13 +23,12 @@ import {
   type RegisterRequest,
 } from "./register-messages.ts";
 import { Outbox } from "./outbox.ts";
+import type { SettledRegisters } from "./sync/purge.ts";
 import { Voters } from "./voters.ts";
 
-export interface OpenedRegisters extends Registers {
+export interface OpenedRegisters extends Registers, SettledRegisters {
   start(): Promise<void>;
   stop(): Promise<void>;
-  /** Drops this voter's row of a record whose tombstone every member has seen. */
-  forget(kind: RecordKind, id: string, version: number): Promise<void>;
 }
 
 const CONFIG_KEY = `cluster/${CONFIG_ID}`;
@@ -36,6 +36,11 @@ const CONFIG_KEY = `cluster/${CONFIG_ID}`;
 interface UpdateOptions {
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
+}
+
+interface SettleOptions extends UpdateOptions {
+  /** See Proposer.update. */
+  readonly everywhere?: boolean;
 }
 
 export function createRegisters(parts: Parts): OpenedRegisters {
@@ -62,7 +67,7 @@ class NodeRegisters implements OpenedRegisters {
   constructor(parts: Parts) {
     const { catalog, clock, random, log, members, transport } = parts;
     this.#parts = parts;
-    this.#acceptor = new Acceptor(catalog);
+    this.#acceptor = new Acceptor(catalog, clock);
     this.#loaded = new Promise((resolve) => (this.#load = resolve));
     this.#voters = new Voters({
       nodeId: members.self,
@@ -119,13 +124,13 @@ class NodeRegisters implements OpenedRegisters {
     kind: K,
     id: string,
     change: Change<K>,
-    options: UpdateOptions = {},
+    options: SettleOptions = {},
   ): Promise<Entry<K> | undefined> {
     const key = `${kind}/${id}`;
     const before = this.#tails.get(key) ?? Promise.resolve();
     // Waiting for its turn counts: whoever asks is answered in the time that it gave.
     const untilMs = this.#parts.clock.monotonic() + (options.timeoutMs ?? LIMITS.registerTimeoutMs);
-    const result = before.then(() => this.#update(kind, id, change, untilMs, options.signal));
+    const result = before.then(() => this.#update(kind, id, change, untilMs, options));
     const settled = result.catch(() => undefined);
     this.#tails.set(key, settled);
     void settled.then(() => {
@@ -147,8 +152,12 @@ class NodeRegisters implements OpenedRegisters {
     return { number, active: this.#acceptor.isActive(number) };
   }
 
-  forget(kind: RecordKind, id: string, version: number): Promise<void> {
-    return this.#acceptor.forget(`${kind}/${id}`, version);
+  isSettled(kind: EntryKind, id: string, version: number): boolean {
+    return this.#acceptor.isSettled(`${kind}/${id}`, version);
+  }
+
+  purge(tombstones: readonly Entry[], times: { quietMs: number; ageMs: number }): Promise<number> {
+    return this.#acceptor.purge(tombstones, times);
   }
 
   async #update<K extends RecordKind>(
@@ -156,7 +165,7 @@ class NodeRegisters implements OpenedRegisters {
     id: string,
     change: Change<K>,
     untilMs: number,
-    signal: AbortSignal | undefined,
+    { signal, everywhere = false }: SettleOptions,
   ): Promise<Entry<K> | undefined> {
     const { catalog, members } = this.#parts;
     signal?.throwIfAborted();
@@ -164,6 +173,7 @@ class NodeRegisters implements OpenedRegisters {
     await this.#loaded;
     const decided = await this.#proposer.update(`${kind}/${id}`, change as RegisterChange, {
       untilMs,
+      everywhere,
       ...(signal === undefined ? {} : { signal }),
     });
     if (decided.version === 0) return undefined;
@@ -219,7 +229,8 @@ class NodeRegisters implements OpenedRegisters {
       this.#unlearned.delete(key);
       const at = key.indexOf("/");
       try {
-        await this.read(key.slice(0, at) as RecordKind, key.slice(at + 1));
+        const [kind, id] = [key.slice(0, at) as RecordKind, key.slice(at + 1)];
+        await this.update(kind, id, () => undefined, { everywhere: true });
       } catch (error) {
         log.debug("a register could not be learned yet", { key, reason: errorText(error) });
         if (!this.#stopped) this.#learnLater(key);

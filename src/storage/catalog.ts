@@ -86,9 +86,11 @@ export async function openCatalog(options: CatalogOptions): Promise<OpenedCatalo
   }
 }
 
+type PurgedEntry = EntryAddress & { readonly version?: number };
+
 interface Submission {
   /** Entries to be taken out. */
-  readonly purged?: readonly EntryAddress[];
+  readonly purged?: readonly PurgedEntry[];
   readonly entries: readonly Entry[];
   readonly operations: readonly Operation[];
   readonly sync: boolean;
@@ -157,11 +159,24 @@ class LevelCatalog implements OpenedCatalog {
     });
   }
 
-  async purge(addresses: readonly EntryAddress[]): Promise<void> {
+  async purge(
+    purged: readonly PurgedEntry[],
+    options: { local?: readonly LocalWrite[] } = {},
+  ): Promise<void> {
     this.#assertOpen();
     this.#degraded.assertWritable();
-    if (addresses.length === 0) return;
-    await this.#writer.submit({ entries: [], operations: [], sync: false, purged: addresses });
+    if (purged.length === 0 && options.local === undefined) return;
+    const operations = (options.local ?? []).map(localOperation);
+    await this.#writer.submit({ entries: [], operations, sync: false, purged });
+  }
+
+  async tombstones(sequence: number, limit: number): Promise<Entry[]> {
+    const found: Entry[] = [];
+    for (const held of this.#held.all()) {
+      if (held.entry.value !== undefined || held.sequence > sequence) continue;
+      if (found.push(held.entry) === limit) break;
+    }
+    return found;
   }
 
   subscribe(listener: (entry: Entry) => void): () => void {
@@ -249,10 +264,12 @@ class LevelCatalog implements OpenedCatalog {
       changeOperations(held, this.#held.get(held.entry)?.sequence),
     );
     for (const submission of group) operations.push(...submission.operations);
-    const purged = group.flatMap((submission) => submission.purged ?? []);
-    for (const address of purged) {
+    const purged: EntryAddress[] = [];
+    for (const address of group.flatMap((submission) => submission.purged ?? [])) {
       const held = changed.get(entryKey(address)) ?? this.#held.get(address);
       if (held === undefined) continue;
+      if (address.version !== undefined && address.version !== held.entry.version) continue;
+      purged.push(address);
       operations.push({ type: "del", key: entryKey(address) });
       operations.push({ type: "del", key: changeKey(held.sequence) });
     }

@@ -22,6 +22,8 @@ interface Rows {
 interface Write {
   readonly entries: readonly Entry[];
   readonly local: readonly LocalWrite[];
+  /** Keys of entries that are taken out. */
+  readonly purged?: readonly string[];
 }
 
 const keyOf = ({ owner, kind, id }: { owner: string; kind: string; id: string }): string =>
@@ -108,14 +110,36 @@ class SimulatedCatalog implements Catalog {
     return applied;
   }
 
-  async purge(addresses: readonly { owner: string; kind: EntryKind; id: string }[]) {
-    for (const address of addresses) {
-      const held = this.#entries.get(keyOf(address));
-      if (held === undefined) continue;
-      this.#toggle(held.entry);
-      this.#entries.delete(keyOf(address));
-      this.#disk.rows.entries.delete(keyOf(address));
-    }
+  async purge(
+    purged: Parameters<Catalog["purge"]>[0],
+    options: Parameters<Catalog["purge"]>[1] = {},
+  ): Promise<void> {
+    if (this.#host.life !== this.#life) return new Promise(() => undefined);
+    const done = this.#tail.then(() => {
+      this.#assertWritable();
+      const gone = purged.filter((one) => {
+        const held = this.#entries.get(keyOf(one));
+        return held !== undefined && (one.version ?? held.entry.version) === held.entry.version;
+      });
+      const local = options.local ?? [];
+      this.#unflushed.push({ entries: [], local, purged: gone.map(keyOf) });
+      for (const one of gone) {
+        const held = this.#entries.get(keyOf(one));
+        if (held !== undefined) this.#toggle(held.entry);
+        this.#entries.delete(keyOf(one));
+        if (held?.entry.value === undefined) this.#host.world.count("purged tombstones");
+      }
+      for (const { table, key } of local) this.#local.delete(rowKey(table, key));
+    });
+    this.#tail = done.catch(() => undefined);
+    return done;
+  }
+
+  async tombstones(sequence: number, limit: number): Promise<Entry[]> {
+    return [...this.#entries.values()]
+      .filter((held) => held.entry.value === undefined && held.sequence <= sequence)
+      .map(({ entry }) => entry)
+      .slice(0, limit);
   }
 
   subscribe(listener: (entry: Entry) => void): () => void {
@@ -186,6 +210,7 @@ class SimulatedCatalog implements Catalog {
         if (!supersedes(entry, entries.get(keyOf(entry))?.entry)) continue;
         entries.set(keyOf(entry), { entry, sequence: ++this.#disk.sequence });
       }
+      for (const key of write.purged ?? []) entries.delete(key);
       for (const { table, key, value } of write.local) {
         if (value === undefined) local.delete(rowKey(table, key));
         else local.set(rowKey(table, key), value);

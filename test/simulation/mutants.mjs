@@ -122,6 +122,28 @@ export const MUTANTS = [
     seeds: 900,
   },
   {
+    name: "a tombstone goes although a member may hold something older",
+    file: "src/gossip/sync/purge.ts",
+    find: "answers.every((answer) => answer[index] === true)",
+    replace: "answers.length >= 0 || index < 0",
+    also: [
+      {
+        find: "return this.#ask(peer, keys, { timeoutMs: 5_000 });",
+        replace: "return this.#ask(peer, keys, { timeoutMs: 5_000 }).catch(() => []);",
+      },
+    ],
+    scenario: "purge",
+    seeds: 600,
+  },
+  {
+    name: "a tombstone is kept for no time",
+    file: "src/gossip/sync/purge.ts",
+    find: "const before = clock.now() - this.#times.ageMs;",
+    replace: "const before = clock.now();",
+    scenario: "purge",
+    seeds: 100,
+  },
+  {
     name: "a proposer goes on from a value that it remembers, without the promise for it",
     file: "src/domain/quorum.ts",
     find: "if (isHigher(row.promised, accepted.ballot)) return { ok: false, promised: row.promised };",

@@ -17,6 +17,8 @@ import { Host, Network, peerOf, type World } from "./world.ts";
 
 const AT = "2026-01-01T00:00:00.000Z";
 export const TERM_MS = 2_000;
+/** Above what a message takes at most, a host that was stopped meanwhile included. */
+const PURGE = { ageMs: 18_000, roundMs: 3_000 };
 
 export function configOf(names: readonly string[], voters: readonly string[]): ClusterConfig {
   const members = names.map((node_id) => [
@@ -85,7 +87,7 @@ export class SimNode {
     const registers = createRegisters(parts);
     const liveness = this.#liveness();
     const leadership = createLeadership({ ...parts, registers, liveness, termMs: TERM_MS });
-    const replication = createReplication({ ...parts, liveness });
+    const replication = createReplication({ ...parts, registers, liveness, purge: PURGE });
     const life = { catalog, transport, registers, leadership, fence: createFence(catalog) };
     this.life = life;
     const started = host.life;

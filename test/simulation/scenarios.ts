@@ -25,6 +25,8 @@ interface Scenario {
   voters(world: World): readonly string[];
   readonly faults: (world: { next(): number }) => Partial<Faults>;
   readonly work: Work;
+  /** What happens besides the faults, once. */
+  start?(sim: Simulation): void;
   check?(sim: Simulation): void;
   end?(sim: Simulation): Promise<void>;
 }
@@ -47,6 +49,7 @@ export class Simulation {
   readonly acknowledged = new Map<string, string[]>();
   readonly effects = new Set<string>();
   readonly leases = new Map<SimNode, Lease[]>();
+  readonly known = new Map<string, Known>();
   readonly #versions = new Map<string, string>();
   readonly #seen = new Map<string, number>();
   broken = "";
@@ -81,6 +84,7 @@ export class Simulation {
   async run(): Promise<Outcome> {
     for (const node of this.nodes) this.#boot(node);
     this.#faults();
+    this.scenario.start?.(this);
     const check = () => {
       if (this.broken === "") this.scenario.check?.(this);
       if (this.broken !== "") throw new Violation(this.broken);
@@ -99,11 +103,11 @@ export class Simulation {
       const ended = this.scenario.end?.(this) ?? Promise.resolve();
       let isOver = false;
       void ended.finally(() => (isOver = true)).catch(() => undefined);
-      for (let turn = 0; turn < 60 && !isOver; turn++) {
+      for (let turn = 0; turn < 120 && !isOver; turn++) {
         await this.world.runUntil(this.world.now + 500, check);
       }
-      if (!isOver) this.fail("the final check did not end: no quorum after the network healed");
-      await ended.catch((error: unknown) => this.fail(String(error)));
+      if (!isOver) this.fail("the final check did not end: no quorum, or no rest");
+      else await ended.catch((error: unknown) => this.fail(String(error)));
       check();
     } catch (error) {
       if (!(error instanceof Violation)) throw error;
@@ -129,6 +133,18 @@ export class Simulation {
     tokens.push(token);
     this.acknowledged.set(register, tokens);
     this.world.count("acknowledged");
+  }
+
+  /** Takes a node down for longer than a tombstone's age; some of what it holds is deleted. */
+  away(node: SimNode, fromMs: number, untilMs: number): void {
+    this.world.after(fromMs, () => {
+      if (!node.host.up) return;
+      node.crash();
+      this.world.count("long absences");
+      this.world.after(untilMs - fromMs, () => {
+        if (!node.host.up) this.#boot(node);
+      });
+    });
   }
 
   #boot(node: SimNode): void {
@@ -213,6 +229,7 @@ const NO_FAULTS: Faults = {
   cutEveryMs: 0,
   diskFullEveryMs: 0,
   drift: 0,
+  skewMs: 3_600_000,
   syncMs: 5,
 };
 
@@ -233,6 +250,7 @@ function drawFaults(chance: { next(): number }): Faults {
     cutEveryMs: often(1_500, 12_000),
     diskFullEveryMs: often(3_000, 20_000),
     drift: chance.next() < 0.3 ? 0 : 0.1 * chance.next(),
+    skewMs: 3_600_000,
     syncMs: 1 + chance.next() * 20,
   };
 }
@@ -487,7 +505,10 @@ const spread: Scenario = {
   work(sim, node, life) {
     sim.every(node, 300, async () => {
       const id = `f${sim.world.chance.below(4)}`;
-      const version = (life.catalog.get(node.name, "refs", id)?.version ?? 0) + 1;
+      // As the daemon does it: the first version is the time of the making, so that a fact whose
+      // tombstone is purged begins above what it was.
+      const last = life.catalog.get(node.name, "refs", id)?.version ?? Math.floor(sim.world.now);
+      const version = last + 1;
       const value = { template_id: id, count: version, sandboxes: [] };
       const address = { owner: node.name, kind: "refs", id, version } as const;
       const isGone = sim.world.chance.happens(0.2);
@@ -500,6 +521,96 @@ const spread: Scenario = {
   },
 };
 
+/* ---- deleting, and forgetting what was deleted ---------------------------------------------- */
+
+/** What a register's only writer knows of it; nothing while an update's outcome is not known. */
+type Known = { readonly live: boolean } | "unknown";
+
+const purge: Scenario = {
+  members: 5,
+  voters: (world) => NAMES.slice(0, world.chance.pick([1, 3, 3, 5])),
+  // Below a tombstone's age, which is an hour's many times outside.
+  faults: () => ({ skewMs: 5_000 }),
+  start(sim) {
+    const node = sim.world.chance.pick(sim.nodes);
+    sim.away(node, sim.world.chance.between(2_000, 8_000), 38_000);
+  },
+  work(sim, node, life) {
+    spread.work(sim, node, life);
+    /** True when it was written; a value that was on its way may still turn up when it was not. */
+    const write = async (id: string, live: boolean): Promise<boolean> => {
+      let changed = false;
+      await life.registers.update(
+        "leader",
+        id,
+        (current) => {
+          // An attempt before this one may have done it.
+          changed ||= live || current !== undefined;
+          if (!live) return current === undefined ? undefined : null;
+          const epoch = (current?.epoch ?? 0) + 1;
+          return {
+            ...{ template_id: id, node_id: node.name, incarnation: 1, epoch },
+            ...{ released: false, since: "" },
+          };
+        },
+        { timeoutMs: 3_000 },
+      );
+      if (changed) sim.world.count(live ? "created" : "deleted");
+      return changed;
+    };
+    for (const turn of [1, 2]) {
+      const id = `own-${node.name}-${turn}`;
+      sim.every(node, 1_500, async () => {
+        const live = sim.world.chance.happens(0.5);
+        const before = sim.known.get(id) ?? "unknown";
+        sim.known.set(id, "unknown");
+        sim.known.set(id, (await write(id, live)) ? { live } : before);
+      });
+    }
+    // Made at the start, deleted while a node is away, and never touched again.
+    const { now } = sim.world;
+    const at = (time: number, what: () => Promise<unknown>) => {
+      if (now < time) node.host.later(time - now, () => void what().catch(() => undefined));
+    };
+    const once = `once-${node.name}`;
+    const fact = { owner: node.name, kind: "refs", id: once } as const;
+    const value = { template_id: once, count: 1, sandboxes: [] };
+    at(500, () => write(once, true));
+    at(600, () => life.catalog.merge([{ ...fact, version: 1, value }]));
+    const deletedAt = sim.world.chance.between(9_000, 11_000);
+    at(deletedAt, () => write(once, false));
+    at(deletedAt, () => life.catalog.merge([{ ...fact, version: 2 }]));
+    // When the others have purged it, and the node that was away has not yet.
+    at(46_000, () => life.registers.read("leader", once));
+    sim.every(node, 2_500, async () => {
+      await write(
+        sim.world.chance.pick(["any-1", "any-2", "any-3"]),
+        sim.world.chance.happens(0.4),
+      );
+    });
+  },
+  async end(sim) {
+    const [node] = sim.nodes;
+    for (const [id, known] of sim.known) {
+      if (known === "unknown") continue;
+      const entry = await node?.life?.registers.read("leader", id, { timeoutMs: 20_000 });
+      const isLive = entry?.value !== undefined;
+      if (isLive !== known.live) sim.fail(`${id} is ${isLive ? "back" : "gone"}`);
+    }
+    const left = async () => {
+      let sum = 0;
+      for (const { life } of sim.nodes) {
+        sum += (await life?.catalog.tombstones(Infinity, 1_000))?.length ?? 0;
+      }
+      return sum;
+    };
+    // A voter that accepted what few others did keeps the tombstone before it until the register is
+    // used again: rare, and nothing comes back by it.
+    while ((await left()) > 3) await new Promise<void>((next) => sim.world.after(1_000, next));
+    checkConverged(sim);
+  },
+};
+
 export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   registers,
   voters,
@@ -507,6 +618,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   drift,
   copies,
   spread,
+  purge,
 };
 
 export async function simulate(name: string, seed: number): Promise<Outcome> {

@@ -28,7 +28,14 @@ describe("the simulation", { timeout: 8 * MINUTES }, () => {
     const from = (Math.floor(Date.now() / 1_000) % 1_000_000) * 1_000 + 1;
     const { failed, totals } = await runFresh(SCENARIOS, { from, seeds: 20 }, cpus().length);
     expect(failed, JSON.stringify(failed)).toBeUndefined();
-    for (const name of ["crashes", "pauses", "cuts", "full disks", "voter changes"]) {
+    for (const name of [
+      "crashes",
+      "pauses",
+      "cuts",
+      "full disks",
+      "voter changes",
+      "purged tombstones",
+    ]) {
       expect(totals[name], name).toBeGreaterThan(10);
     }
   });

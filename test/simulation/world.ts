@@ -69,6 +69,8 @@ export interface Faults {
   readonly cutEveryMs: number;
   readonly diskFullEveryMs: number;
   /** Rate of a host's clock is drawn from 1 ± this. */
+  /** How far wall clocks are off at most. */
+  readonly skewMs: number;
   readonly drift: number;
   readonly syncMs: number;
 }
@@ -183,7 +185,7 @@ export class Host {
     this.world = world;
     this.name = name;
     this.rate = 1 + world.chance.between(-world.faults.drift, world.faults.drift);
-    this.wallOffset = world.chance.between(-3_600_000, 3_600_000);
+    this.wallOffset = world.chance.between(-1, 1) * world.faults.skewMs;
   }
 
   /** Runs in this life, when the host is not stopped; held back while it is. */

@@ -74,6 +74,8 @@ export interface FeedListener {
   onPoke(peer: PeerId): void;
   /** A peer asked with the hash that this catalog has: the two agree. */
   onAgreement(peer: PeerId): void;
+  /** Which of these deletions this node could not undo. */
+  settled(keys: readonly (readonly [string, string, string, number])[]): readonly boolean[];
 }
 
 export class Feed {
@@ -272,6 +274,8 @@ export class Feed {
         return this.#headers(question.since);
       case "values":
         return { e: this.#values(question.keys) };
+      case "settled":
+        return { ok: this.#listener.settled(question.keys) };
       case "pull":
         this.#listener.onPoke(from);
         return {};

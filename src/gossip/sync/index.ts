@@ -1,12 +1,13 @@
 /** Replication (design §3): eager spreading for speed, the change feed so that all converge. */
 import { CLUSTER, type Divergence, type EntryKind } from "../../domain/index.ts";
-import type { Liveness, Parts, PeerId, PeerSync, Replication, RequestOptions } from "../ports.ts";
+import type { Liveness, PeerId, PeerSync, Replication, RequestOptions } from "../ports.ts";
 import { Eager } from "./eager.ts";
 import { Feed, assertPeer } from "./feed.ts";
 import { Intake } from "./intake.ts";
 import { batchSchema, decode } from "./messages.ts";
+import { Purge, type PurgeParts } from "./purge.ts";
 
-export type ReplicationParts = Parts & { readonly liveness: Liveness };
+export type ReplicationParts = PurgeParts & { readonly liveness: Liveness };
 
 /** Between two comparisons with a peer chosen by chance; with its jitter of a quarter below 5 s. */
 const ROUND_MS = 3_500;
@@ -38,6 +39,7 @@ class Replicator implements Replication {
   readonly #eager: Eager;
   readonly #intake: Intake;
   readonly #feed: Feed;
+  readonly #purge: Purge;
   readonly #peers = new Map<string, PeerState>();
   readonly #planned = new Map<PeerId, { cancel(): void }>();
   readonly #off: (() => void)[] = [];
@@ -48,9 +50,11 @@ class Replicator implements Replication {
     this.#parts = parts;
     this.#eager = new Eager(parts);
     this.#intake = new Intake(parts);
+    this.#purge = new Purge(parts);
     this.#feed = new Feed(parts, this.#intake, {
       onPoke: (peer) => this.#plan(peer, 0),
       onAgreement: (peer) => this.#agreed(peer),
+      settled: (keys) => this.#purge.settled(keys),
     });
     parts.transport.subscribe("changes", (from, body) => this.#receive(from, body));
   }
@@ -68,6 +72,7 @@ class Replicator implements Replication {
     );
     for (const peer of transport.connections()) this.#plan(peer, 0);
     this.#nextRound();
+    this.#purge.start();
     void this.#dropStrangers();
   }
 
@@ -77,6 +82,7 @@ class Replicator implements Replication {
     for (const timer of this.#planned.values()) timer.cancel();
     for (const off of this.#off) off();
     this.#eager.stop();
+    this.#purge.stop();
   }
 
   peers(): readonly PeerSync[] {

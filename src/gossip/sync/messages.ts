@@ -38,6 +38,12 @@ export const questionSchema = z.discriminatedUnion("q", [
     q: z.literal("values"),
     keys: z.array(z.tuple([name, z.string().max(64), name])).max(2_000),
   }),
+  /** Which of these deletions, with their versions, the asked one could not undo. */
+  z.looseObject({
+    v: z.literal(1),
+    q: z.literal("settled"),
+    keys: z.array(z.tuple([name, z.string().max(64), name, version])).max(2_000),
+  }),
   /** "You lack something that I have": the asked one pulls. */
   z.looseObject({ v: z.literal(1), q: z.literal("pull") }),
 ]);
@@ -55,6 +61,7 @@ export const headersAnswerSchema = z.looseObject({
   seq: z.number().int().nonnegative(),
   more: z.boolean(),
 });
+export const settledAnswerSchema = z.looseObject({ ok: z.array(z.boolean()) });
 export const valuesAnswerSchema = z.looseObject({ e: z.array(wireEntrySchema) });
 
 export const encode = (value: unknown): Uint8Array =>
