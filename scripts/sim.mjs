@@ -96,7 +96,9 @@ export async function runMutants(jobs) {
   await pool(
     jobs,
     MUTANTS.map((mutant) => async () => {
-      const { ran, found } = await runSeeds(mutant.scenario, 1, mutant.seeds, { mutant });
+      const { ran, found } = await runSeeds(mutant.scenario, mutant.first ?? 1, mutant.seeds, {
+        mutant,
+      });
       if (found === undefined) missed.push(mutant.name);
       const how =
         found === undefined ? `NOT NOTICED in ${ran} seeds` : `noticed at seed ${found.seed}`;
