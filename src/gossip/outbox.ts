@@ -1,7 +1,8 @@
 /**
  * Operations on their way to one voter. What comes up while messages are under way goes together in
  * the next one: under load that makes few, larger messages, and one flush of the voter's disk for
- * many operations; a single operation goes at once.
+ * many operations; a single operation goes at once. What waits is bounded: for a voter that is down
+ * it would only grow, and the oldest is the one whose update gives up first.
  */
 import { AppError, type VoterConfig } from "../domain/index.ts";
 import type { WireOperation, WireResult } from "./register-messages.ts";
@@ -21,6 +22,8 @@ type Send = (
 /** Messages under way at once: a lost one must not hold up the others until it times out. */
 const MESSAGES_AT_ONCE = 4;
 const OPERATIONS_A_MESSAGE = 500;
+/** Twenty full messages: more than a voter that answers at all leaves waiting. */
+const OPERATIONS_WAITING = 10_000;
 
 export class Outbox {
   readonly #send: Send;
@@ -33,10 +36,11 @@ export class Outbox {
     this.#send = send;
   }
 
-  /** @throws what sending throws; AppError peer_unreachable after close */
+  /** @throws what sending throws; AppError peer_unreachable after close, or when too many wait */
   ask(voters: VoterConfig, operation: WireOperation): Promise<WireResult | undefined> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ voters, operation, resolve, reject });
+      if (this.#waiting.length > OPERATIONS_WAITING) this.#waiting.shift()?.reject(tooMany());
       if (this.#scheduled) return;
       this.#scheduled = true;
       // Operations of the same moment go together.
@@ -79,3 +83,9 @@ export class Outbox {
     }
   }
 }
+
+const tooMany = (): AppError =>
+  new AppError(
+    "peer_unreachable",
+    `the voter does not keep up: more than ${OPERATIONS_WAITING} operations wait for it`,
+  );

@@ -29,7 +29,7 @@ export interface ProposerParts {
   readonly votersIn: (key: string, value: unknown) => VoterConfig | undefined;
   /** Called with voters that have been chosen; resolves when they are known here. */
   readonly learn: (voters: VoterConfig) => Promise<void>;
-  /** One operation at one voter; undefined when it did not answer or does not serve `voters`. */
+  /** One operation at one voter; undefined when it does not serve `voters`. @throws no answer */
   readonly ask: (
     voter: string,
     voters: VoterConfig,
@@ -61,6 +61,8 @@ interface Round {
   readonly voters: VoterConfig;
   readonly untilMs: number;
   readonly everywhere: boolean;
+  /** Whether a voter answered the last time that it was asked in this update. */
+  readonly answered: Map<string, boolean>;
 }
 
 const BACK_OFF_MS = { first: 10, most: 400 } as const;
@@ -98,17 +100,18 @@ export class Proposer {
   ): Promise<Decision> {
     const { clock } = this.#parts;
     let pauseMs: number = BACK_OFF_MS.first;
+    const answered = new Map<string, boolean>();
     for (;;) {
       options.signal?.throwIfAborted();
       const voters = this.#parts.voters();
       const { untilMs, everywhere = false } = options;
-      const round: Round = { key, voters, untilMs, everywhere };
+      const round: Round = { key, voters, untilMs, everywhere, answered };
       try {
         return await this.#attempt(round, change);
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
         this.#promised.delete(key);
-        if (clock.monotonic() + pauseMs >= options.untilMs) throw noQuorum(key, voters, error);
+        if (clock.monotonic() + pauseMs >= options.untilMs) throw noQuorum(round, error);
       }
       // Half of it by chance, so that two who want the same register do not meet again and again.
       await clock.sleep(pauseMs / 2 + this.#chance() * (pauseMs / 2), options);
@@ -201,12 +204,13 @@ export class Proposer {
     return Math.max(1, Math.floor(this.#parts.clock.now()));
   }
 
-  async #accept({ key, voters, untilMs }: Round, accepted: Accepted): Promise<void> {
+  async #accept(round: Round, accepted: Accepted): Promise<void> {
+    const { key, voters } = round;
     const next: Ballot = { counter: accepted.ballot.counter + 1, node: this.#name };
     this.#highest = Math.max(this.#highest, next.counter);
     const operation = { k: key, a: fromAccepted(accepted), next: fromBallot(next) };
     const atMs = this.#parts.clock.monotonic();
-    await this.#gather({ voters, untilMs }, operation);
+    await this.#gather(round, operation);
     this.#promised.delete(key);
     this.#promised.set(key, { number: voters.number, ballot: next, accepted, atMs });
     const oldest = this.#promised.keys().next().value;
@@ -214,10 +218,7 @@ export class Proposer {
   }
 
   /** Results of a majority. @throws Refused when there can be none, or not in time */
-  #gather(
-    { voters, untilMs }: Pick<Round, "voters" | "untilMs">,
-    operation: WireOperation,
-  ): Promise<WireResult[]> {
+  #gather({ voters, untilMs, answered }: Round, operation: WireOperation): Promise<WireResult[]> {
     const { clock, ask } = this.#parts;
     const needed = majorityOf(voters.nodes.length);
     return new Promise((resolve, reject) => {
@@ -233,17 +234,24 @@ export class Proposer {
         reject(new Refused(`not served by ${[...silent].join(", ")}`));
       };
       for (const voter of voters.nodes) {
-        ask(voter, voters, operation).then((result) => {
-          if (result?.promised !== undefined) {
-            this.#highest = Math.max(this.#highest, toBallot(result.promised).counter);
-          }
-          if (result?.ok !== true) return fail();
-          silent.delete(voter);
-          results.push(result);
-          if (results.length !== needed) return;
-          timer.cancel();
-          resolve(results);
-        }, fail);
+        ask(voter, voters, operation).then(
+          (result) => {
+            answered.set(voter, true);
+            if (result?.promised !== undefined) {
+              this.#highest = Math.max(this.#highest, toBallot(result.promised).counter);
+            }
+            if (result?.ok !== true) return fail();
+            silent.delete(voter);
+            results.push(result);
+            if (results.length !== needed) return;
+            timer.cancel();
+            resolve(results);
+          },
+          () => {
+            answered.set(voter, false);
+            fail();
+          },
+        );
       }
     });
   }
@@ -270,9 +278,14 @@ const decision = ({ version, value }: Accepted, changed: boolean): Decision => (
   ...(value === undefined ? {} : { value }),
 });
 
-const noQuorum = (key: string, voters: VoterConfig, cause: Error): AppError =>
-  new AppError(
+/** Names the voters that did not answer: who is asked to help must know where to look. */
+function noQuorum({ key, voters, answered }: Round, cause: Error): AppError {
+  const silent = voters.nodes.filter((voter) => answered.get(voter) !== true);
+  const missing = silent.length === 0 ? "" : `; no answer from ${silent.join(", ")}`;
+  return new AppError(
     "no_quorum",
-    `no majority of the ${voters.nodes.length} voters (${voters.nodes.join(", ")}) agreed on ${key} in time`,
-    { cause, meta: { voters: voters.nodes } },
+    `no majority of the ${voters.nodes.length} voters (${voters.nodes.join(", ")}) ` +
+      `agreed on ${key} in time${missing}`,
+    { cause, meta: { voters: voters.nodes, silent } },
   );
+}
