@@ -27,13 +27,32 @@ test.each([4, 40])("a dead node of %i is found dead by all, and comes back", asy
   expect(new Set(states("n1"))).toEqual(new Set(["alive"]));
 });
 
-test.each([4, 60])("idle costs each of %i nodes one probe and one ack a second", async (size) => {
+/** Messages that a node sends in a second when nothing happens. */
+async function idleCost(size: number): Promise<number> {
   const { net } = await cluster(size);
   const before = net.messages;
   await net.line.run(20_000);
-  const each = (net.messages - before) / size / 20;
-  expect(each).toBeGreaterThan(1.8);
-  expect(each).toBeLessThan(2.2);
+  return (net.messages - before) / size / 20;
+}
+
+test("idle costs a node one probe and one ack a second, among 10 as among 100", async () => {
+  const few = await idleCost(10);
+  expect(few).toBeGreaterThan(1.8);
+  expect(few).toBeLessThan(2.2);
+  expect((await idleCost(100)) / few).toBeCloseTo(1, 1);
+});
+
+test("a dead member costs the others no more, among 10 as among 100", async () => {
+  for (const size of [10, 100]) {
+    const { net, hosts } = await cluster(size);
+    net.down.add("pn1");
+    hosts[1]?.liveness.stop();
+    await net.line.run(40_000);
+    const before = net.messages;
+    await net.line.run(20_000);
+    // A probe and its ack, and now and then one of the dead with its helpers.
+    expect((net.messages - before) / size / 20).toBeLessThan(4.5);
+  }
 });
 
 test("a link lost in one direction makes nobody dead", async () => {
