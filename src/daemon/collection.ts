@@ -7,6 +7,7 @@ import {
   explainReplica,
   explainStep,
   gcStep,
+  inScope,
   isActiveJob,
   type ArtifactRecord,
   type ArtifactSight,
@@ -17,7 +18,7 @@ import {
   type TemplateWhy,
 } from "../domain/index.ts";
 import type { Cleanup } from "./build/cleanup.ts";
-import { inScope, type Nodes } from "./nodes.ts";
+import type { Nodes } from "./nodes.ts";
 import type { Records } from "./records.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 

@@ -2,7 +2,7 @@
  * The nodes as this one believes them to be: what each says of itself, and whether it is still
  * there. A fact outlives its node, so that it alone says nothing about health.
  */
-import { AppError, type Catalog, type NodeFact } from "../domain/index.ts";
+import { AppError, inScope, type Catalog, type NodeFact } from "../domain/index.ts";
 import type { Liveness, Members } from "../gossip/index.ts";
 
 export interface Nodes {
@@ -63,9 +63,3 @@ export function targetNodes(nodes: readonly NodeFact[], scope: readonly string[]
   }
   return healthy.filter((node) => inScope(node, scope)).map((node) => node.node_id);
 }
-
-/** An empty scope is every node. */
-export const inScope = (
-  node: { readonly node_id: string; readonly node_ip: string },
-  scope: readonly string[],
-): boolean => scope.length === 0 || scope.includes(node.node_id) || scope.includes(node.node_ip);

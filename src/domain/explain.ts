@@ -1,7 +1,7 @@
 /** In words: why an artifact is still here, and why a template is not ready on a node. */
+import { effectiveCompat } from "./compat.ts";
 import type { ArtifactSight, GcStep } from "./gc.ts";
 import { remainingHolders } from "./gc.ts";
-import { effectiveCompat } from "./resolve.ts";
 import type { ArtifactRecord, NodeFact, ReplicaStatus, TemplateRecord } from "./schema.ts";
 
 const at = (unixSeconds: number): string => new Date(unixSeconds * 1_000).toISOString();

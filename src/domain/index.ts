@@ -3,6 +3,8 @@ export * from "./chunk-manifest.ts";
 export * from "./cluster.ts";
 export * from "./collection.ts";
 export * from "./compat.ts";
+export * from "./compat-matrix.ts";
+export * from "./compat-preview.ts";
 export * from "./create-request.ts";
 export * from "./entry.ts";
 export * from "./errors.ts";

@@ -2,7 +2,7 @@
  * Which replica a sandbox starts from, and with what request (design §8, spec §6). Pure, answered
  * from what this node knows; staleness of a peer's facts is the peer's health.
  */
-import { evaluateCompat } from "./compat.ts";
+import { effectiveCompat } from "./compat.ts";
 import { AppError } from "./errors.ts";
 import type { NodeFact, ReplicaStatus, SandboxRequest, TemplateRecord } from "./schema.ts";
 
@@ -15,19 +15,11 @@ export interface ResolveInput {
   readonly scope?: readonly string[];
 }
 
-/** Live evaluation where the node is known and healthy, else what is stored (spec §5.2). */
-export function effectiveCompat(replica: ReplicaStatus, node: NodeFact | undefined): string {
-  const policy = replica.compat_policy ?? "STRICT";
-  if (node?.healthy !== true) return replica.compat_status ?? "UNKNOWN";
-  return evaluateCompat(
-    {
-      guest_image_version: replica.guest_image_version ?? "",
-      agent_version: replica.agent_version ?? "",
-    },
-    node,
-    policy,
-  );
-}
+/** By node id or address; an empty scope is every node. */
+export const inScope = (
+  node: { readonly node_id: string; readonly node_ip: string },
+  scope: readonly string[],
+): boolean => scope.length === 0 || scope.includes(node.node_id) || scope.includes(node.node_ip);
 
 /**
  * The replica to start from: the preferred node's and no other when one is asked for (spec §6.3),
@@ -41,9 +33,7 @@ export function chooseReplica(input: ResolveInput): ReplicaStatus {
   for (const replica of input.replicas) {
     const node = nodes.get(replica.node_id);
     if (replica.status !== "READY" || node?.healthy !== true) continue;
-    if (scope !== undefined && scope.length > 0) {
-      if (!scope.includes(replica.node_id) && !scope.includes(replica.node_ip)) continue;
-    }
+    if (!inScope(replica, scope ?? [])) continue;
     if (effectiveCompat(replica, node) === "STALE") stale.push(replica.node_id);
     else usable.push(replica);
   }

@@ -7,6 +7,7 @@ import {
   CLUSTER,
   EMPTY_ROW,
   NO_BALLOT,
+  RECORD_KINDS,
   acceptStep,
   isHigher,
   isRecordKind,
@@ -285,7 +286,7 @@ export class Acceptor {
   }
 
   *#catalogRecords(): Iterable<{ kind: string; id: string }> {
-    for (const kind of ["template", "job", "artifact", "cluster", "session", "leader"] as const) {
+    for (const kind of RECORD_KINDS) {
       yield* this.#catalog.list(kind, { owner: CLUSTER });
     }
   }

@@ -5,6 +5,7 @@
  */
 import {
   errorText,
+  inScope,
   isActiveJob,
   isAppError,
   statusFromReplicas,
@@ -14,7 +15,7 @@ import {
   type TemplateRecord,
 } from "../../domain/index.ts";
 import type { Leases } from "../leases.ts";
-import { inScope, type Nodes } from "../nodes.ts";
+import type { Nodes } from "../nodes.ts";
 import { ledRecords, type Records } from "../records.ts";
 
 export interface PlacementParts {

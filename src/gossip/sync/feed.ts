@@ -6,6 +6,7 @@
  */
 import {
   AppError,
+  ENTRY_SCHEMAS,
   isRecordKind,
   supersedes,
   type Divergence,
@@ -55,19 +56,7 @@ export interface Comparison {
 }
 
 const isHeld = (kind: string): kind is EntryKind => HELD_KINDS.has(kind);
-const HELD_KINDS: ReadonlySet<string> = new Set([
-  "template",
-  "job",
-  "artifact",
-  "cluster",
-  "session",
-  "leader",
-  "node",
-  "replica",
-  "holding",
-  "job-progress",
-  "refs",
-]);
+const HELD_KINDS: ReadonlySet<string> = new Set(Object.keys(ENTRY_SCHEMAS));
 
 export interface FeedListener {
   /** A peer says it has something that this node lacks. */

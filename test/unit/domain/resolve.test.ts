@@ -3,8 +3,6 @@ import {
   isAppError,
   type AppError,
   chooseReplica,
-  effectiveCompat,
-  evaluateCompat,
   mergeRequest,
   statusFromReplicas,
   type NodeFact,
@@ -101,24 +99,6 @@ describe("choice of a replica (design §8)", () => {
   test("a scope restricts the choice", () => {
     const all = [node("a"), node("b")];
     expect(choose([replica("a"), replica("b")], all, { scope: ["a"] })).toBe("a");
-  });
-});
-
-describe("compat (spec §5.2, rows 94, 97, 98)", () => {
-  const bound = { guest_image_version: "g1", agent_version: "a1" };
-  test("a kernel mismatch is OK, a missing agent UNKNOWN, a guest mismatch wins", () => {
-    expect(evaluateCompat(bound, node("a"), "STRICT")).toBe("OK");
-    expect(evaluateCompat({ ...bound, agent_version: "Unknown" }, node("a"), "STRICT")).toBe(
-      "UNKNOWN",
-    );
-    expect(evaluateCompat({ ...bound, agent_version: "a0" }, node("a"), "GUEST_ONLY")).toBe("OK");
-    const both = { guest_image_version: "g0", agent_version: "" };
-    expect(evaluateCompat(both, node("a"), "STRICT")).toBe("STALE");
-  });
-  test("an unhealthy node is judged by what is stored", () => {
-    const stale = replica("a", { guest_image_version: "g0", compat_status: "OK" });
-    expect(effectiveCompat(stale, node("a"))).toBe("STALE");
-    expect(effectiveCompat(stale, node("a", { healthy: false }))).toBe("OK");
   });
 });
 

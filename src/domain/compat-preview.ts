@@ -1,0 +1,112 @@
+/** What an upgrade of guest image, agent or kernel would break (design §9), before it is done. */
+import { z } from "zod";
+import { evaluateCompat, type CompatPolicy, type PublishedVersions } from "./compat.ts";
+import { byText, readyReplicas, type CompatInput } from "./compat-matrix.ts";
+import type { NodeFact, ReplicaStatus } from "./schema.ts";
+
+const text = z.string();
+const count = z.number().int().nonnegative();
+
+export const compatPreviewSchema = z.object({
+  guest_image_version: text.describe("blank: as each node has it now"),
+  agent_version: text,
+  kernel_version: text,
+  summary: z.object({
+    templates: count.describe("templates with a replica that would become stale"),
+    replicas: count,
+    nodes: count,
+    unusable_templates: count.describe("templates that could start nowhere any more"),
+    already_stale: count.describe("replicas that are stale now and stay so"),
+    healed: count.describe("replicas that are stale now and would fit again"),
+    unknown: count.describe("replicas of which nobody can tell"),
+  }),
+  templates: z.array(
+    z.object({
+      template_id: text,
+      display_name: text,
+      nodes: z.array(text).describe("where it would become stale"),
+      is_unusable: z.boolean(),
+    }),
+  ),
+  nodes: z.array(z.object({ node_id: text, replicas: count })),
+  notes: z.array(text),
+});
+export type CompatPreview = z.infer<typeof compatPreviewSchema>;
+
+export interface Upgrade {
+  readonly guestImage?: string | undefined;
+  readonly agent?: string | undefined;
+  readonly kernel?: string | undefined;
+}
+
+const KERNEL_NOTE =
+  "a kernel alone breaks nothing: each snapshot goes on with the kernel in its own memory";
+
+/** Every node would have these versions, and otherwise what it has now: what would be stale? */
+export function previewUpgrade(input: CompatInput, upgrade: Upgrade): CompatPreview {
+  const nodes = new Map(input.nodes.map((node) => [node.node_id, node]));
+  const held = readyReplicas(input.replicas);
+  const summary = {
+    templates: 0,
+    replicas: 0,
+    nodes: 0,
+    unusable_templates: 0,
+    already_stale: 0,
+    healed: 0,
+    unknown: 0,
+  };
+  const perNode = new Map<string, number>();
+  const templates: CompatPreview["templates"] = [];
+  for (const template of [...input.templates].sort((a, b) =>
+    byText(a.template_id, b.template_id),
+  )) {
+    const broken: string[] = [];
+    let usable = 0;
+    for (const [nodeId, replica] of held.get(template.template_id) ?? []) {
+      const node = nodes.get(nodeId);
+      if (node === undefined) continue;
+      const change = changeOf(replica, node, upgrade);
+      if (change === "breaks") broken.push(nodeId);
+      else if (change !== "stays stale") usable++;
+      if (change === "stays stale") summary.already_stale++;
+      if (change === "heals") summary.healed++;
+      if (change === "unknown") summary.unknown++;
+    }
+    if (broken.length === 0) continue;
+    for (const nodeId of broken) perNode.set(nodeId, (perNode.get(nodeId) ?? 0) + 1);
+    const { template_id, display_name = "" } = template;
+    const is_unusable = usable === 0;
+    if (is_unusable) summary.unusable_templates++;
+    summary.replicas += broken.length;
+    templates.push({ template_id, display_name, nodes: broken.sort(byText), is_unusable });
+  }
+  summary.templates = templates.length;
+  summary.nodes = perNode.size;
+  return {
+    guest_image_version: upgrade.guestImage ?? "",
+    agent_version: upgrade.agent ?? "",
+    kernel_version: upgrade.kernel ?? "",
+    summary,
+    templates,
+    nodes: [...perNode]
+      .sort(([a], [b]) => byText(a, b))
+      .map(([node_id, replicas]) => ({ node_id, replicas })),
+    notes: upgrade.kernel === undefined ? [] : [KERNEL_NOTE],
+  };
+}
+
+/** A node that is down will have the new versions as well when it is back: it counts too. */
+function changeOf(replica: ReplicaStatus, node: NodeFact, upgrade: Upgrade) {
+  const policy: CompatPolicy = replica.compat_policy ?? "STRICT";
+  const after: PublishedVersions = {
+    guest_image_version: upgrade.guestImage ?? node.guest_image_version,
+    agent_version: upgrade.agent ?? node.agent_version,
+    kernel_version: upgrade.kernel ?? node.kernel_version,
+    versions_extra: node.versions_extra,
+  };
+  const was = evaluateCompat(replica, node, policy);
+  const is = evaluateCompat(replica, after, policy);
+  if (is === "STALE") return was === "STALE" ? "stays stale" : "breaks";
+  if (was === "STALE") return "heals";
+  return is === "UNKNOWN" ? "unknown" : "fits";
+}
