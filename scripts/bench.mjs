@@ -11,10 +11,10 @@ const parts = {
   image: async () => (await import("./bench/image.mjs")).benchImage(),
   sandboxes: async () => (await import("./bench/sandboxes.mjs")).benchSandboxes(),
   cluster: async () => (await import("./bench/cluster.mjs")).benchCluster(),
-  takeover: async () => (await import("./bench/cluster.mjs")).benchTakeover(),
+  takeover: async () => (await import("./bench/takeover.mjs")).benchTakeover(),
   records: async () => (await import("./bench/records.mjs")).benchRecords(),
   swarm: async () => (await import("./bench/swarm.mjs")).benchSwarm(),
-  idle: async () => (await import("./bench/cluster.mjs")).benchIdle(),
+  idle: async () => (await import("./bench/idle.mjs")).benchIdle(),
   service: async () => (await import("./bench/service.mjs")).benchService(),
 };
 const wanted = process.argv.slice(2);

@@ -11,6 +11,39 @@ const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
 export const cacheDir = join(cache, "templatecenter");
 const guestDir = process.env.TEMPLATECENTER_GUEST_DIR ?? join(cacheDir, "guest");
 
+/** Whatever way the bench ends, it leaves no daemon behind. */
+const running = new Set();
+process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
+
+function spawnDaemon(args) {
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "inherit"] });
+  running.add(child);
+  child.once("exit", () => running.delete(child));
+  return child;
+}
+
+async function end(child, signal) {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  child.kill(signal);
+  await ended;
+}
+
+/** The address of the daemon once /readyz says so. @throws when the process ends before */
+async function readyUrl(child, dataDir) {
+  for (;;) {
+    if (child.exitCode !== null) throw new Error(`the daemon ended with ${child.exitCode}`);
+    try {
+      const { url, pid } = JSON.parse(readFileSync(join(dataDir, "daemon.json"), "utf8"));
+      if (pid === child.pid && (await fetch(`${url}/readyz`)).ok) return url;
+    } catch {
+      // Not written, or not listening yet.
+    }
+    await sleep(2);
+  }
+}
+
 /** Starts a daemon and resolves when /readyz says so, with the milliseconds from spawn to then. */
 export async function startDaemon(extra = []) {
   const dir = mkdtempSync(join(tmpdir(), "templatecenter-bench-"));
@@ -18,18 +51,8 @@ export async function startDaemon(extra = []) {
   const args = [join(root, "dist/daemon/main.js"), "daemon", "--data-dir", dataDir];
   args.push("--listen", "127.0.0.1:0", "--log-level", "warn", "--guest-dir", guestDir, ...extra);
   const began = performance.now();
-  const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "inherit"] });
-  let url;
-  for (;;) {
-    if (child.exitCode !== null) throw new Error(`the daemon ended with ${child.exitCode}`);
-    try {
-      url ??= JSON.parse(readFileSync(join(dataDir, "daemon.json"), "utf8")).url;
-      if ((await fetch(`${url}/readyz`)).ok) break;
-    } catch {
-      // Not written, or not listening yet.
-    }
-    await sleep(2);
-  }
+  let child = spawnDaemon(args);
+  let url = await readyUrl(child, dataDir);
   const readyMs = performance.now() - began;
   const call = async (method, path, body) => {
     const answer = await fetch(`${url}${path}`, {
@@ -43,8 +66,12 @@ export async function startDaemon(extra = []) {
     return text === "" ? undefined : JSON.parse(text);
   };
   return {
-    url,
-    pid: child.pid,
+    get url() {
+      return url;
+    },
+    get pid() {
+      return child.pid;
+    },
     readyMs,
     dataDir,
     call,
@@ -57,13 +84,15 @@ export async function startDaemon(extra = []) {
         await sleep(20);
       }
     },
+    /** With -9: resolves when the process is gone. */
+    kill: () => end(child, "SIGKILL"),
+    /** After `kill`: the same node again, on the data it left. */
+    async restart() {
+      child = spawnDaemon(args);
+      url = await readyUrl(child, dataDir);
+    },
     async stop() {
-      // A bench may have killed it.
-      if (child.exitCode === null && child.signalCode === null) {
-        const ended = new Promise((resolve) => child.once("exit", resolve));
-        child.kill("SIGTERM");
-        await ended;
-      }
+      await end(child, "SIGTERM");
       rmSync(dir, { recursive: true, force: true });
     },
   };

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { largeImage } from "./cluster-image.mjs";
-import { startCluster } from "./cluster.mjs";
+import { startCluster } from "./local-cluster.mjs";
 import { printRow } from "./table.mjs";
 import { runTypeScript } from "./typescript.mjs";
 
