@@ -1,11 +1,12 @@
 /** The part of the composition root that makes artifacts from images. */
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { CLUSTER, type ArtifactRecord, type Catalog, type Platform } from "../domain/index.ts";
+import type { Platform, RecordKind } from "../domain/index.ts";
 import { answerAsks } from "./asks.ts";
 import { readBakePlan } from "./bake.ts";
 import { createArtifacts } from "./build/artifacts.ts";
 import { createCleanup } from "./build/cleanup.ts";
+import { isHeldByPeer, isLedBy, type Builder } from "./build/builder.ts";
 import { assertDiskSpace } from "./build/disk-space.ts";
 import { createRootfsBuilder } from "./build/rootfs-builder.ts";
 import { createImageSource } from "./build/source/source.ts";
@@ -31,8 +32,14 @@ export async function createBuilds(parts: DaemonParts, state: State) {
     options: await sourceOptions(config),
   });
   const builder = createRootfsBuilder({ clock });
-  const isBuilding = (builder: NonNullable<ArtifactRecord["builder"]>) =>
-    isLedBy(state.catalog, builder);
+  const isBuilding = (builder: Builder) =>
+    isLedBy(
+      state.records.get("leader", builder.template_id),
+      state.records.get("session", builder.node_id),
+      builder,
+    );
+  const asked = <K extends RecordKind>(kind: K, id: string) =>
+    state.records.update(kind, id, () => undefined);
   const files = new KeyedQueue();
   const cleanup = createCleanup({
     ...state,
@@ -53,13 +60,18 @@ export async function createBuilds(parts: DaemonParts, state: State) {
     log: log.child({ module: "artifacts" }),
     assertSpace: (image) => assertDiskSpace(state.dirs.work, image),
     isBuilding,
-    isHeldElsewhere: (artifactId) =>
-      [...state.catalog.list("holding", { id: artifactId })].some(
-        ({ owner, value }) =>
-          value?.complete === true &&
-          owner !== config.node_id &&
-          state.nodes.get(owner)?.healthy === true,
+    askBuilding: async (builder) =>
+      isLedBy(
+        await asked("leader", builder.template_id),
+        await asked("session", builder.node_id),
+        builder,
       ),
+    isHeldElsewhere: (artifact) =>
+      isHeldByPeer(artifact, {
+        catalog: state.catalog,
+        nowMs: clock.now(),
+        isUp: (id) => id !== config.node_id && state.nodes.get(id)?.healthy === true,
+      }),
   });
   const scratch = (jobId: string) => join(state.dirs.work, `job-${jobId}`);
   const builds = new BuildsWorker({
@@ -88,22 +100,6 @@ export async function createBuilds(parts: DaemonParts, state: State) {
     credentialsOf: (jobId) => builds.credentialsOf(jobId),
   });
   return { artifacts, builds, cleanup };
-}
-
-/** True while that node's leadership of that epoch is in force, as far as is known here. */
-function isLedBy(
-  catalog: Catalog,
-  { node_id, template_id, epoch }: { node_id: string; template_id: string; epoch: number },
-): boolean {
-  const leader = catalog.get(CLUSTER, "leader", template_id)?.value;
-  const session = catalog.get(CLUSTER, "session", node_id)?.value;
-  return (
-    leader?.epoch === epoch &&
-    leader.node_id === node_id &&
-    !leader.released &&
-    session?.ended === false &&
-    session.incarnation === leader.incarnation
-  );
 }
 
 export type Work = Awaited<ReturnType<typeof createBuilds>>;

@@ -298,6 +298,8 @@ export const artifactRecordSchema = z.looseObject({
   builder: z
     .object({ node_id: shortText, template_id: shortText, epoch: z.number().int().nonnegative() })
     .optional(),
+  /** Since READY: the node that made the bytes, which holds them before others hear of it. */
+  built_on: shortText.optional(),
   created_at: rfc3339,
   updated_at: rfc3339,
 });

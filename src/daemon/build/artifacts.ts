@@ -28,6 +28,7 @@ import {
   type RootfsBuilder,
 } from "../../domain/index.ts";
 import { KeyedQueue, type Facts, type Records } from "../records.ts";
+import type { Builder } from "./builder.ts";
 import type { Cleanup, ReleaseOptions } from "./cleanup.ts";
 
 export interface BakePlan {
@@ -52,8 +53,6 @@ export interface EnsureHooks {
 }
 
 /** Who builds, under which leadership: written into the record while it is BUILDING. */
-export type Builder = NonNullable<ArtifactRecord["builder"]>;
-
 export interface Artifacts {
   specOf(image: ResolvedImage, request: CreateFromImageRequest, bake: BakePlan): ArtifactSpec;
   /**
@@ -93,10 +92,12 @@ export interface ArtifactParts {
   readonly files: KeyedQueue;
   /** Called before bytes are made. @throws AppError disk_space_low */
   readonly assertSpace: (image: ResolvedImage) => Promise<void>;
-  /** True while the leadership under which an artifact is BUILDING lasts. */
+  /** True while the leadership under which an artifact is BUILDING lasts, as far as known here. */
   readonly isBuilding: (builder: Builder) => boolean;
+  /** The same, as a quorum knows it. @throws AppError no_quorum */
+  readonly askBuilding: (builder: Builder) => Promise<boolean>;
   /** True when another node that is up holds all of the artifact. */
-  readonly isHeldElsewhere: (artifactId: string) => boolean;
+  readonly isHeldElsewhere: (artifact: ArtifactRecord) => boolean;
 }
 
 /** A builder that has died without a word is noticed by its leadership, looked at this often. */
@@ -137,16 +138,20 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
   const isAvailable = (artifact: ArtifactRecord | undefined): boolean =>
     artifact?.status === "READY" &&
     artifact.image_config !== undefined &&
-    (isHere(artifact) || parts.isHeldElsewhere(artifact.artifact_id));
+    (isHere(artifact) || parts.isHeldElsewhere(artifact));
   const isHere = (artifact: ArtifactRecord): boolean =>
     store.find(artifact.artifact_id)?.digest === artifact.digest;
   const isSame = (a: Builder | undefined, b: Builder): boolean =>
     a?.node_id === b.node_id && a.template_id === b.template_id && a.epoch === b.epoch;
-  const isBuiltByOther = (artifact: ArtifactRecord | undefined, self: Builder): boolean =>
+  const isBuiltByOther = (
+    artifact: ArtifactRecord | undefined,
+    self: Builder,
+    ended: Builder | undefined,
+  ): boolean =>
     artifact?.status === "BUILDING" &&
     artifact.builder !== undefined &&
     !isSame(artifact.builder, self) &&
-    parts.isBuilding(artifact.builder);
+    !isSame(ended, artifact.builder);
 
   const claim = (
     spec: ArtifactSpec,
@@ -154,6 +159,7 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     request: CreateFromImageRequest,
     bake: BakePlan,
     builder: Builder,
+    ended: Builder | undefined,
   ) =>
     records.update("artifact", spec.artifactId, (current) => {
       if (current !== undefined && current.template_spec_fingerprint !== spec.fingerprint) {
@@ -165,7 +171,7 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
           },
         );
       }
-      if (isAvailable(current) || isBuiltByOther(current, builder)) return undefined;
+      if (isAvailable(current) || isBuiltByOther(current, builder, ended)) return undefined;
       return {
         artifact_id: spec.artifactId,
         template_spec_fingerprint: spec.fingerprint,
@@ -198,6 +204,7 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     ...claimed,
     ...made,
     status: artifactMachine.next(claimed.artifact_id, claimed.status, "ready"),
+    built_on: facts.nodeId,
     updated_at: iso(),
   });
 
@@ -307,9 +314,11 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
   const ensure: Artifacts["ensure"] = (spec, image, request, bake, hooks) =>
     // One at a time per build key: a second request joins the running build and finds its result.
     oneBuild.run(spec.buildKey, async () => {
+      // A leadership that has ended never comes back; one not heard of here yet may well last.
+      let ended: Builder | undefined;
       for (let said = ""; ;) {
         hooks.signal.throwIfAborted();
-        const claimed = await claim(spec, image, request, bake, hooks.builder);
+        const claimed = await claim(spec, image, request, bake, hooks.builder, ended);
         if (claimed !== undefined && isAvailable(claimed)) {
           const artifact = await renew(claimed);
           if (artifact?.status !== "READY") continue;
@@ -320,7 +329,12 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
           const work = () => make(claimed, image, request, bake, hooks);
           return parts.files.run(spec.artifactId, work);
         }
-        const other = claimed?.builder?.node_id ?? "";
+        const builder = claimed?.builder;
+        if (builder !== undefined && !parts.isBuilding(builder)) {
+          ended = (await parts.askBuilding(builder)) ? undefined : builder;
+          if (ended !== undefined) continue;
+        }
+        const other = builder?.node_id ?? "";
         if (other !== said) hooks.onLog(`artifact ${spec.artifactId} is being built on ${other}`);
         said = other;
         await recordChange(spec.artifactId, hooks.signal);

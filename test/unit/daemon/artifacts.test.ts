@@ -1,0 +1,156 @@
+import { beforeEach, expect, it } from "vitest";
+import { isHeldByPeer } from "../../../src/daemon/build/builder.ts";
+import { createArtifacts, type Artifacts } from "../../../src/daemon/build/artifacts.ts";
+import { KeyedQueue, createFacts, createRecords } from "../../../src/daemon/records.ts";
+import {
+  CLUSTER,
+  type ArtifactRecord,
+  type ArtifactStore,
+  type RootfsBuilder,
+} from "../../../src/domain/index.ts";
+import { openCatalog, type OpenedCatalog } from "../../../src/storage/index.ts";
+import { imageOf } from "../../support/resolved-image.ts";
+import { manualClock, memoryDatabase, realClock, recordedLog } from "../../support/storage.ts";
+
+const BAKE = { inputs: {}, caFingerprint: "", envdSha256: "" };
+const REQUEST = { source_image_ref: "test", writable_layer_size: "64Mi" };
+const AT = "2026-01-01T00:00:00.000Z";
+const THERE = { node_id: "there", template_id: "tpl-there", epoch: 1 };
+const HERE = { node_id: "here", template_id: "tpl-here", epoch: 1 };
+const { image } = imageOf([]);
+type Change = (current: ArtifactRecord | undefined) => ArtifactRecord | null | undefined;
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+let catalog: OpenedCatalog;
+let artifacts: Artifacts;
+/** What a quorum holds, whatever has reached the catalog here. */
+let chosen: ArtifactRecord | undefined;
+/** Does a quorum know the other's leadership as lasting; this node has not heard of it. */
+let lasts: boolean;
+let asked: number;
+let builds: number;
+
+const builder: RootfsBuilder = {
+  build() {
+    builds++;
+    throw new Error("built here");
+  },
+};
+
+beforeEach(async () => {
+  chosen = undefined;
+  lasts = true;
+  asked = 0;
+  builds = 0;
+  const log = recordedLog();
+  catalog = await openCatalog({
+    dir: "unused",
+    log,
+    clock: realClock,
+    openDatabase: async () => memoryDatabase(),
+  });
+  const update = (_kind: string, id: string, change: Change) => {
+    const next = change(chosen);
+    if (next !== undefined) chosen = next ?? undefined;
+    return Promise.resolve({ owner: CLUSTER, kind: "artifact", id, version: 1, value: chosen });
+  };
+  const clock = { ...manualClock(Date.parse(AT)), sleep: turn };
+  artifacts = createArtifacts({
+    catalog,
+    records: createRecords(catalog, { update } as never),
+    facts: createFacts(catalog, clock, "here"),
+    store: { find: () => undefined, scratchPath: () => "/nonexistent" } as unknown as ArtifactStore,
+    builder,
+    clock,
+    random: { uuid: () => "token" } as never,
+    log,
+    cleanup: { release: () => Promise.resolve() },
+    files: new KeyedQueue(),
+    assertSpace: () => Promise.resolve(),
+    isBuilding: () => false,
+    askBuilding: () => {
+      asked++;
+      return Promise.resolve(lasts);
+    },
+    isHeldElsewhere: (artifact) =>
+      isHeldByPeer(artifact, { catalog, nowMs: clock.now(), isUp: (id) => id === "there" }),
+  });
+});
+
+const spec = () => artifacts.specOf(image, REQUEST, BAKE);
+const record = (more: Partial<ArtifactRecord>): ArtifactRecord => ({
+  artifact_id: spec().artifactId,
+  template_spec_fingerprint: spec().fingerprint,
+  build_key: spec().buildKey,
+  source_image_ref: "test",
+  source_image_digest: image.digest,
+  digest: "",
+  ext4_size_bytes: 0,
+  data_bytes: 0,
+  entries: 0,
+  writable_layer_size: "64Mi",
+  image_config: image.config as NonNullable<ArtifactRecord["image_config"]>,
+  status: "BUILDING",
+  last_error: "",
+  gc_deadline: 0,
+  cube_egress_ca_baked: false,
+  cube_egress_ca_fingerprint: "",
+  cube_egress_ca_targets_written: 0,
+  download_token: "token",
+  created_at: AT,
+  updated_at: AT,
+  ...more,
+});
+const made = () => record({ status: "READY", digest: "sha256:00", built_on: "there" });
+const ensure = (signal: AbortSignal = new AbortController().signal) =>
+  artifacts.ensure(spec(), image, REQUEST, BAKE, {
+    signal,
+    builder: HERE,
+    onLog: () => undefined,
+    onProgress: () => undefined,
+  });
+
+it("waits for a builder whose leadership is not heard of here, and takes what it made", async () => {
+  chosen = record({ builder: THERE });
+  const ended = ensure();
+  while (asked < 3) await turn();
+  chosen = made();
+  expect(await ended).toMatchObject({ fresh: false, artifact: { built_on: "there" } });
+  expect(builds).toBe(0);
+});
+
+it("builds itself what is left of a leadership that has ended, as a quorum knows", async () => {
+  chosen = record({ builder: THERE });
+  lasts = false;
+  await expect(ensure()).rejects.toThrow("built here");
+  expect(chosen).toMatchObject({ status: "FAILED", builder: HERE });
+});
+
+it("counts on the maker's copy until the maker is heard of, and a minute at most", async () => {
+  chosen = made();
+  expect((await ensure()).fresh).toBe(false);
+  const holding = { artifact_id: chosen.artifact_id, digest: "sha256:00", size_bytes: 0 };
+  const say = (version: number, complete: boolean) =>
+    catalog.merge([
+      {
+        owner: "there",
+        kind: "holding",
+        id: holding.artifact_id,
+        version,
+        value: { ...holding, complete },
+      },
+    ]);
+  await say(1, true);
+  expect((await ensure()).fresh).toBe(false);
+  await say(2, false);
+  await expect(ensure()).rejects.toThrow("built here");
+});
+
+it("does not count on a maker that is down or was not heard of for long", () => {
+  const sight = { catalog, nowMs: Date.parse(AT), isUp: () => true };
+  expect(isHeldByPeer(made(), sight)).toBe(true);
+  expect(isHeldByPeer(made(), { ...sight, isUp: () => false })).toBe(false);
+  expect(isHeldByPeer(made(), { ...sight, nowMs: Date.parse(AT) + 60_001 })).toBe(false);
+  expect(isHeldByPeer(record({ status: "READY" }), sight)).toBe(false);
+});
