@@ -5,9 +5,11 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom
 import { isActiveJob, type Catalog, type JobRecord, type Queries } from "../domain/index.ts";
 
 const PREFIX = "templatecenter_";
+const HARDLY_EVER_MS = 3_600_000;
 const SECONDS = {
   job: [0.5, 1, 2, 5, 10, 20, 60, 120, 300, 900, 3_600],
   sandbox: [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5],
+  loop: [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5],
   resolve: [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.05],
 };
 
@@ -16,14 +18,30 @@ export interface Metrics {
   resolveStage(stage: string, milliseconds: number): void;
   sandboxStarted(milliseconds: number): void;
   jobEnded(job: JobRecord): void;
+  loopDelay(milliseconds: number): void;
   /** Gauges that are read from the state when they are asked for. */
   watch(state: { catalog: Catalog; queries: Queries }): void;
+}
+
+/**
+ * The process's own metrics, without those of the event loop: their monitor wakes the process a
+ * hundred times a second, and what they tell is told by `event_loop_delay_seconds`.
+ */
+function collectOwn(registry: Registry): void {
+  collectDefaultMetrics({
+    register: registry,
+    prefix: PREFIX,
+    eventLoopMonitoringPrecision: HARDLY_EVER_MS,
+  });
+  for (const { name } of registry.getMetricsAsArray()) {
+    if (name.includes("eventloop_lag")) registry.removeSingleMetric(name);
+  }
 }
 
 export function createMetrics(version: string, node: string): Metrics {
   const registry = new Registry();
   const registers = [registry];
-  collectDefaultMetrics({ register: registry, prefix: PREFIX });
+  collectOwn(registry);
   new Gauge({
     name: `${PREFIX}build_info`,
     help: "Version of the daemon and of Node.js; always 1",
@@ -57,6 +75,12 @@ export function createMetrics(version: string, node: string): Metrics {
     buckets: SECONDS.job,
     registers,
   });
+  const loop = new Histogram({
+    name: `${PREFIX}event_loop_delay_seconds`,
+    help: "How late the event loop came to a timer, ten times a second",
+    buckets: SECONDS.loop,
+    registers,
+  });
   const pulled = new Counter({
     name: `${PREFIX}build_bytes_total`,
     help: "Bytes of root filesystems built",
@@ -66,6 +90,7 @@ export function createMetrics(version: string, node: string): Metrics {
     registry,
     resolveStage: (stage, milliseconds) => resolve.observe({ stage }, milliseconds / 1_000),
     sandboxStarted: (milliseconds) => sandbox.observe(milliseconds / 1_000),
+    loopDelay: (milliseconds) => loop.observe(milliseconds / 1_000),
     jobEnded(ended) {
       const seconds = (from: string, to: string) => (Date.parse(to) - Date.parse(from)) / 1_000;
       const end = ended.ended_at ?? ended.updated_at;

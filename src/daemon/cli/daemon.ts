@@ -130,10 +130,11 @@ async function serve(
       await notifier.ready(serving.status());
     }
   });
-  const lag = watchLoopLag(clock);
+  let metrics = createMetrics(version, process.version);
+  const lag = watchLoopLag(clock, (lagMs) => metrics.loopDelay(lagMs));
   const begin = async (running: Config) => {
     const health = createHealth(lag);
-    const metrics = createMetrics(version, process.version);
+    metrics = createMetrics(version, process.version);
     return startDaemon({ config: running, version, log, clock, random, metrics, health });
   };
   let daemon = await begin(config);
