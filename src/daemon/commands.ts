@@ -14,7 +14,6 @@ import {
   type Clock,
   type Commands,
   type CreateFromImageRequest,
-  type JobInfo,
   type JobRecord,
   type Queries,
   type Random,
@@ -24,9 +23,10 @@ import {
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Cleanup } from "./build/cleanup.ts";
 import type { Collection } from "./collection.ts";
-import type { Artifacts } from "./build/artifacts.ts";
+import type { Deletions } from "./deletions.ts";
+import type { CancelJob } from "./job-cancel.ts";
 import type { JobLog } from "./job-log.ts";
-import { KeyedQueue, type Records } from "./records.ts";
+import type { Records } from "./records.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 import type { RuntimeRefs } from "./runtime-refs.ts";
 import type { Sandboxes } from "./sandboxes.ts";
@@ -51,7 +51,8 @@ export interface CommandParts {
   readonly cluster: ClusterCommands;
   readonly records: Records;
   readonly queries: Queries;
-  readonly artifacts: Artifacts;
+  readonly deletions: Deletions;
+  readonly cancelJob: CancelJob;
   readonly cleanup: Pick<Cleanup, "undelete">;
   readonly collection: Pick<Collection, "collect">;
   readonly store: ArtifactStore;
@@ -70,14 +71,10 @@ export interface CommandParts {
   readonly onResolveStage: (stage: string, milliseconds: number) => void;
 }
 
-/** A cancelled job ends within a moment where it runs; a dead leader's only with its session. */
-const CANCEL_WAIT_MS = 15_000;
-
 const sha256 = (text: string): Buffer => createHash("sha256").update(text).digest();
 
 export function createCommands(parts: CommandParts): Commands {
   const { catalog, records, queries, builds, replicas, sandboxes, clock } = parts;
-  const perTemplate = new KeyedQueue();
   const now = () => new Date(clock.now()).toISOString();
 
   const refuseWhenDraining = () => {
@@ -115,40 +112,6 @@ export function createCommands(parts: CommandParts): Commands {
     created_at: now(),
     updated_at: now(),
   });
-
-  /** Resolves when the job has ended, or after a while. */
-  const jobEnd = async (id: string): Promise<void> => {
-    const over = new AbortController();
-    const unsubscribe = catalog.subscribe(() => {
-      const job = records.get("job", id);
-      if (job === undefined || !isActiveJob(job)) over.abort();
-    });
-    const job = records.get("job", id);
-    if (job !== undefined && isActiveJob(job)) {
-      await clock.sleep(CANCEL_WAIT_MS, { signal: over.signal }).catch(() => undefined);
-    }
-    unsubscribe();
-    await builds.settled(id);
-  };
-
-  const cancel = async (id: string, actor: string): Promise<JobInfo> => {
-    const job = records.get("job", id);
-    if (job === undefined)
-      throw new AppError("job_not_found", `job ${JSON.stringify(id)} not found`);
-    if (!isActiveJob(job)) {
-      throw new AppError("job_not_active", `job ${id} has already ended ${job.status}`, {
-        meta: { status: job.status },
-      });
-    }
-    await records.update("job", id, (current) =>
-      current === undefined || !isActiveJob(current)
-        ? undefined
-        : { ...current, cancel_requested: true, cancelled_by: actor, updated_at: now() },
-    );
-    // Whoever leads the template ends the job; when nobody can be, it stays asked for.
-    await jobEnd(id);
-    return queries.job(id);
-  };
 
   const resolve = (request: SandboxRequest): ResolveResult => {
     const began = clock.monotonic();
@@ -201,58 +164,6 @@ export function createCommands(parts: CommandParts): Commands {
     return result;
   };
 
-  /** @throws AppError template_in_use */
-  const assertUnused = (templateId: string): void => {
-    const ids = parts.refs.active({ snapshotId: templateId }).map((ref) => ref.sandbox_id);
-    let count = ids.length;
-    for (const { owner, value } of catalog.list("refs", { id: templateId })) {
-      if (value === undefined || owner === queries.nodeId) continue;
-      // Refs of a node that was removed went with it.
-      if (!parts.nodes.isMember(owner)) continue;
-      count += value.count;
-      ids.push(...value.sandboxes);
-    }
-    if (count === 0) return;
-    throw new AppError(
-      "template_in_use",
-      `template ${templateId} is in use by ${count} sandboxes: ${ids.slice(0, 5).join(", ")}`,
-      { meta: { template_id: templateId, sandboxes: ids } },
-    );
-  };
-
-  const deleteTemplate = async (id: string, force: boolean, actor: string) => {
-    const info = queries.template(id);
-    const templateId = info.template_id;
-    // Looked at before anything is marked, also when forced (spec §4.6).
-    if (info.status !== "FAILED") assertUnused(templateId);
-    const jobs = [...records.list("job")].filter((job) => job.template_id === templateId);
-    for (const job of jobs.filter(isActiveJob)) {
-      if (!force) {
-        throw new AppError(
-          "template_attempt_in_progress",
-          `template ${templateId} is still being made by job ${job.job_id}: cancel it first, or force`,
-          { meta: { job_id: job.job_id } },
-        );
-      }
-      await cancel(job.job_id, actor);
-    }
-    const template = records.get("template", templateId);
-    await records.update("template", templateId, (current) => (current ? null : undefined));
-    await replicas.settled(templateId);
-    const artifactIds = new Set([template?.artifact_id, ...jobs.map((job) => job.artifact_id)]);
-    for (const artifactId of [...artifactIds].sort()) {
-      if (artifactId !== undefined && records.get("artifact", artifactId) !== undefined) {
-        await parts.artifacts.release(artifactId, { templateId });
-      }
-    }
-    for (const job of jobs) {
-      await records.update("job", job.job_id, (current) => (current ? null : undefined));
-      await parts.jobLog.remove(job.job_id);
-    }
-    await records.update("leader", templateId, (current) => (current ? null : undefined));
-    return { template_id: templateId };
-  };
-
   return {
     ...parts.cluster,
     async createFromImage(request, context) {
@@ -272,11 +183,12 @@ export function createCommands(parts: CommandParts): Commands {
       builds.reconcile();
       return queries.job(job.job_id);
     },
-    cancelJob: (id, context) => cancel(id, context.actor),
-    deleteTemplate: (id, options, context) =>
-      perTemplate.run(queries.template(id).template_id, () =>
-        deleteTemplate(id, options.force === true, context.actor),
-      ),
+    async cancelJob(id, context) {
+      await parts.cancelJob(id, context.actor);
+      return queries.job(id);
+    },
+    deleteTemplate: (id, { force = false }, { actor }) =>
+      parts.deletions.remove(id, { force, actor }),
     resolve,
     async runSandbox(request, context) {
       refuseWhenDraining();

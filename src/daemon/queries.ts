@@ -4,6 +4,7 @@ import {
   CLUSTER,
   LIMITS,
   isActiveJob,
+  labelFilter,
   type ArtifactInfo,
   type ArtifactRecord,
   type Catalog,
@@ -140,7 +141,7 @@ export function createQueries(parts: QueryParts): Queries {
     overview: () => overview(queries, nodeId),
     listTemplates(filter = {}) {
       const wanted = filter.text?.toLowerCase();
-      const [labelKey, labelValue] = (filter.label ?? "").split("=", 2);
+      const label = filter.label ? labelFilter(filter.label) : undefined;
       const items = allTemplates().filter(
         (info) =>
           (filter.status === undefined || info.status === filter.status.toUpperCase()) &&
@@ -148,9 +149,7 @@ export function createQueries(parts: QueryParts): Queries {
             `${info.template_id} ${info.display_name} ${info.image_info}`
               .toLowerCase()
               .includes(wanted)) &&
-          (!labelKey ||
-            (labelKey in info.labels &&
-              (labelValue === undefined || info.labels[labelKey] === labelValue))),
+          (label === undefined || label(info.labels)),
       );
       return paginate(items, templateKey, filter);
     },

@@ -20,6 +20,7 @@ const ASK_TIMEOUT_MS = 3_000;
 const MOST_REFS = 5_000;
 
 const id = z.string().min(1).max(256);
+const version = z.number().int().positive().optional();
 const questionSchema = z.discriminatedUnion("what", [
   z.looseObject({
     v: z.literal(1),
@@ -34,8 +35,8 @@ const questionSchema = z.discriminatedUnion("what", [
     sandbox_id: id,
     reason: z.string().max(1_024),
   }),
-  z.looseObject({ v: z.literal(1), what: z.literal("fence"), snapshot_id: id }),
-  z.looseObject({ v: z.literal(1), what: z.literal("unfence"), snapshot_id: id }),
+  z.looseObject({ v: z.literal(1), what: z.literal("fence"), snapshot_id: id, version }),
+  z.looseObject({ v: z.literal(1), what: z.literal("unfence"), snapshot_id: id, version }),
 ]);
 type Question = z.infer<typeof questionSchema>;
 
@@ -60,10 +61,18 @@ export interface ClusterRefs {
   acquire(request: AcquireRefRequest): Promise<RuntimeRef>;
   /** @throws AppError peer_unreachable when a node that may have one did not answer */
   release(sandboxId: string, reason: string): Promise<number>;
-  /** Every node in `nodes` gives no ref any more. @throws AppError peer_unreachable */
-  fence(snapshotId: string, nodes: readonly string[]): Promise<readonly RuntimeRef[]>;
+  /**
+   * Every node in `nodes` gives no ref any more; answers those that there are.
+   * @param version of the record that says DELETING
+   * @throws AppError peer_unreachable
+   */
+  fence(
+    snapshotId: string,
+    nodes: readonly string[],
+    version?: number,
+  ): Promise<readonly RuntimeRef[]>;
   /** As far as the nodes can be reached; the others lift it when they see the record again. */
-  unfence(snapshotId: string, nodes: readonly string[]): Promise<void>;
+  unfence(snapshotId: string, nodes: readonly string[], version?: number): Promise<void>;
 }
 
 export interface ClusterRefParts {
@@ -106,11 +115,11 @@ export function createClusterRefs(parts: ClusterRefParts): ClusterRefs {
       case "release":
         return { count: await refs.releaseBySandbox(question.sandbox_id, question.reason) };
       case "fence": {
-        const held = await refs.fence(question.snapshot_id);
+        const held = await refs.fence(question.snapshot_id, question.version);
         return { refs: held.slice(0, MOST_REFS), count: held.length };
       }
       case "unfence":
-        await refs.unfence(question.snapshot_id);
+        await refs.unfence(question.snapshot_id, question.version);
         return {};
     }
   };
@@ -182,14 +191,14 @@ export function createClusterRefs(parts: ClusterRefParts): ClusterRefs {
       if (count === 0) assertAll(unanswered, `the refs of ${sandboxId} may not be released`);
       return count;
     },
-    async fence(snapshotId, nodeIds) {
-      const question: Question = { v: 1, what: "fence", snapshot_id: snapshotId };
+    async fence(snapshotId, nodeIds, version) {
+      const question: Question = { v: 1, what: "fence", snapshot_id: snapshotId, version };
       const { answers, unanswered } = await askAll(nodeIds, question);
       assertAll(unanswered, `${snapshotId} could not be fenced everywhere`);
       return answers.flatMap((one) => one.refs);
     },
-    async unfence(snapshotId, nodeIds) {
-      await askAll(nodeIds, { v: 1, what: "unfence", snapshot_id: snapshotId });
+    async unfence(snapshotId, nodeIds, version) {
+      await askAll(nodeIds, { v: 1, what: "unfence", snapshot_id: snapshotId, version });
     },
   };
 }

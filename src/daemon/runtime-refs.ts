@@ -4,6 +4,7 @@
  */
 import {
   AppError,
+  CLUSTER,
   LIMITS,
   RELEASE_REASONS,
   acquireRows,
@@ -57,13 +58,17 @@ export interface RuntimeRefs {
   fail(message: string, source: RuntimeRef["source"]): Promise<void>;
   /** The generation of the sandbox's next rollback. */
   nextGeneration(sandboxId: string): number;
-  /** From now on no ref of it is given; answers those that there are. Also after a restart. */
-  fence(snapshotId: string): Promise<readonly RuntimeRef[]>;
-  unfence(snapshotId: string): Promise<void>;
+  /**
+   * From now on no ref of it is given; answers those that there are. Also after a restart.
+   * @param version of the DELETING record: the fence ends by itself when a later one is not
+   */
+  fence(snapshotId: string, version?: number): Promise<readonly RuntimeRef[]>;
+  /** @param version ends no fence of a later one */
+  unfence(snapshotId: string, version?: number): Promise<void>;
 }
 
 const SANDBOXES_TOLD = 5;
-const FENCE = "fence/";
+const FENCE = "ref-fence/";
 
 const keyOf = (id: number): string => String(id).padStart(16, "0");
 
@@ -80,7 +85,8 @@ class NodeRefs implements RuntimeRefs {
   readonly #bySandbox = new Map<string, Set<number>>();
   /** Highest generation that each sandbox had, released refs included. */
   readonly #generations = new Map<string, number>();
-  readonly #fenced = new Set<string>();
+  /** Snapshot id → version of the record that fenced it; Infinity: until it is lifted. */
+  readonly #fences = new Map<string, number>();
   /** Released ones that are kept to be looked at, oldest first. */
   #released: number[] = [];
   #lastId = 0;
@@ -98,9 +104,13 @@ class NodeRefs implements RuntimeRefs {
       if (ref.status === "ACTIVE") this.#index(ref);
       else this.#released.push(ref.id);
     }
-    for await (const [key] of catalog.table("setting").range({ prefix: FENCE })) {
-      this.#fenced.add(key.slice(FENCE.length));
+    for await (const [key, row] of catalog.table("setting").range({ prefix: FENCE })) {
+      this.#fences.set(key.slice(FENCE.length), typeof row === "number" ? row : Infinity);
     }
+    for (const id of this.#fences.keys()) this.#dropIfOver(id);
+    catalog.subscribe(({ kind, id }) => {
+      if (kind === "template" && this.#fences.has(id)) this.#dropIfOver(id);
+    });
     // What was told before a crash may differ from what is on the disk.
     const told = [...catalog.list("refs", { owner: facts.nodeId })].map(({ id }) => id);
     for (const id of new Set([...told, ...this.#bySnapshot.keys()])) this.#tell(id);
@@ -168,16 +178,35 @@ class NodeRefs implements RuntimeRefs {
     return nextGeneration([this.#generations.get(sandboxId) ?? 0]);
   }
 
-  async fence(snapshotId: string): Promise<readonly RuntimeRef[]> {
+  async fence(snapshotId: string, version = Infinity): Promise<readonly RuntimeRef[]> {
+    const until = Math.max(version, this.#fences.get(snapshotId) ?? 0);
     // First in memory: whoever takes a ref from here on is refused, whoever has one is seen.
-    this.#fenced.add(snapshotId);
-    await this.#parts.catalog.table("setting").put(`${FENCE}${snapshotId}`, this.#now());
+    this.#fences.set(snapshotId, until);
+    const row = until === Infinity ? "lifted" : until;
+    await this.#parts.catalog.table("setting").put(`${FENCE}${snapshotId}`, row);
     return this.active({ snapshotId });
   }
 
-  async unfence(snapshotId: string): Promise<void> {
-    if (!this.#fenced.delete(snapshotId)) return;
+  async unfence(snapshotId: string, version = Infinity): Promise<void> {
+    if ((this.#fences.get(snapshotId) ?? Infinity) > version) return;
+    if (!this.#fences.delete(snapshotId)) return;
     await this.#parts.catalog.table("setting").delete(`${FENCE}${snapshotId}`);
+  }
+
+  /** The record has gone on since it was fenced: it is deleted, or is not to be any more. */
+  #isFenced(snapshotId: string): boolean {
+    const fence = this.#fences.get(snapshotId);
+    if (fence === undefined) return false;
+    const entry = this.#parts.catalog.get(CLUSTER, "template", snapshotId);
+    return entry === undefined || entry.version <= fence || entry.value?.status === "DELETING";
+  }
+
+  #dropIfOver(snapshotId: string): void {
+    if (this.#isFenced(snapshotId)) return;
+    this.unfence(snapshotId).catch((error: unknown) => {
+      const reason = errorText(error);
+      this.#parts.log.warn("a fence is not dropped", { snapshot_id: snapshotId, reason });
+    });
   }
 
   #assertUsable(snapshotId: string): void {
@@ -185,7 +214,7 @@ class NodeRefs implements RuntimeRefs {
     if (record === undefined) {
       throw new AppError("snapshot_not_found", `there is no snapshot or template ${snapshotId}`);
     }
-    if (record.status === "DELETING" || this.#fenced.has(snapshotId)) {
+    if (record.status === "DELETING" || this.#isFenced(snapshotId)) {
       throw new AppError("snapshot_deleting", `${snapshotId} is being deleted`);
     }
   }

@@ -21,8 +21,10 @@ import { clusterView } from "./cluster-view.ts";
 import { createCollection } from "./collection.ts";
 import { createCommands, trimJobs } from "./commands.ts";
 import type { Config } from "./config.ts";
+import { createDeletions } from "./deletions.ts";
 import { openDoor } from "./door.ts";
 import type { Listening } from "./http/server.ts";
+import { createCancelJob } from "./job-cancel.ts";
 import type { DaemonParts } from "./parts.ts";
 import { openState, type Closers, type State } from "./state.ts";
 import { coverageOf } from "./coverage.ts";
@@ -51,6 +53,8 @@ export interface Daemon {
 
 const CLUSTER_EVENT_MS = 1_000;
 const REPUBLISH_MS = 300;
+/** A deletion whose node has died is carried on within this time. */
+const DELETIONS_MS = 5_000;
 /** The core's own heartbeat: the node's fact goes through the catalog's writer. */
 const ROUND_MS = 15_000;
 
@@ -133,11 +137,24 @@ function createServices(
     cluster: view,
     swarms: () => cluster.swarm.views(),
   });
+  const cancelJob = createCancelJob({ ...state, clock, settled: (id) => builds.settled(id) });
+  const deletions = createDeletions({
+    ...state,
+    ...runtime,
+    isUp: (nodeId) => cluster.liveness.isUp(nodeId),
+    queries,
+    artifacts,
+    cancelJob,
+    clock,
+    random,
+    log: log.child({ module: "deletions" }),
+  });
   const commands = createCommands({
     ...state,
     ...runtime,
     cluster: clusterCommands,
-    artifacts,
+    deletions,
+    cancelJob,
     builds,
     cleanup,
     collection,
@@ -149,7 +166,7 @@ function createServices(
     isDraining: lifecycle.isDraining,
     onResolveStage: (stage, milliseconds) => metrics.resolveStage(stage, milliseconds),
   });
-  return { queries, commands, connect };
+  return { queries, commands, connect, deletions };
 }
 
 /** The reconcilers, and what wakes them. Answers what the slow timer calls. */
@@ -265,6 +282,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   const timers = [
     every(parts, ROUND_MS, round),
     every(parts, 5_000, () => runtime.sandboxes.refresh()),
+    every(parts, DELETIONS_MS, () => services.deletions.resume()),
     every(parts, 30_000, reconcile),
     every(parts, 60_000, () => trimJobs(records, state.jobLog)),
   ];

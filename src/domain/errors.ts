@@ -54,6 +54,7 @@ export const ERRORS = {
   sandbox_already_exists: row(409, 4, "sandbox already exists"),
   snapshot_not_found: row(404, 3, "snapshot not found"),
   snapshot_deleting: row(409, 4, "the snapshot is being deleted"),
+  snapshot_in_use: row(409, 4, "snapshot is still in use"),
   runtime_ref_not_found: row(404, 3, "the sandbox has no active runtime ref"),
   image_not_found: row(404, 3, "the image was not found at its source"),
   image_refused: row(422, 1, "the image was refused"),

@@ -24,10 +24,14 @@ export const inScope = (
 /**
  * The replica to start from: the preferred node's and no other when one is asked for (spec §6.3),
  * else this node's, else the one on the node with the smallest storage use, then by id.
- * @throws AppError template_stale_needs_redo {nodes}, template_has_no_ready_replica
+ * @throws AppError template_stale_needs_redo {nodes}, template_has_no_ready_replica,
+ *   snapshot_deleting
  */
 export function chooseReplica(input: ResolveInput): ReplicaStatus {
   const { template, nodes, preferredNodeId, scope } = input;
+  if (template.status === "DELETING") {
+    throw new AppError("snapshot_deleting", `${template.template_id} is being deleted`);
+  }
   const stale: string[] = [];
   const usable: ReplicaStatus[] = [];
   for (const replica of input.replicas) {

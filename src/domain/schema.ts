@@ -161,6 +161,14 @@ export const replicaSchema = z.looseObject({
 });
 export type ReplicaStatus = z.infer<typeof replicaSchema>;
 
+const deletionSchema = z.looseObject({
+  id: shortText,
+  node_id: shortText,
+  from_status: z.enum(["READY", "PARTIALLY_READY", "FAILED"]),
+  begun_at: rfc3339,
+});
+export type Deletion = z.infer<typeof deletionSchema>;
+
 export const templateRecordSchema = z.looseObject({
   template_id: shortText,
   instance_type: shortText,
@@ -185,6 +193,8 @@ export const templateRecordSchema = z.looseObject({
   distribution_scope: z.array(shortText).optional(),
   /** Of the leader that wrote it last: a lower one may not write it again. */
   epoch: z.number().int().nonnegative().optional(),
+  /** While DELETING: who deletes it, in which attempt, and what it was before. */
+  deletion: deletionSchema.optional(),
   request: sandboxRequestSchema,
   last_error: z.string(),
   created_at: rfc3339,

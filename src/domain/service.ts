@@ -132,7 +132,12 @@ export interface Commands {
   createFromImage(request: CreateFromImageRequest, context: CallContext): Promise<JobInfo>;
   /** @throws AppError job_not_found, job_not_active */
   cancelJob(id: string, context: CallContext): Promise<JobInfo>;
-  /** @throws AppError template_not_found, template_in_use, template_attempt_in_progress */
+  /**
+   * A snapshot's id deletes the snapshot, with its guards.
+   * @param options.force cancels what still makes it; who uses it is honoured all the same
+   * @throws AppError template_not_found, template_in_use, snapshot_in_use,
+   *   template_attempt_in_progress, peer_unreachable, no_quorum
+   */
   deleteTemplate(
     id: string,
     options: { force?: boolean },

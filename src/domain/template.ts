@@ -11,9 +11,11 @@ export const TEMPLATE_STATUSES = [
 ] as const;
 export type TemplateStatus = (typeof TEMPLATE_STATUSES)[number];
 
-/** Status machine of a definition with kind=template (spec §1.1). */
+/** Status machine of a definition, a template's or a snapshot's (spec §1.1). */
 export const templateMachine = defineMachine("template", {
   PENDING: { ready: "READY", partial: "PARTIALLY_READY", fail: "FAILED" },
+  // Only of snapshots.
+  CREATING: { ready: "READY", fail: "FAILED" },
   READY: { partial: "PARTIALLY_READY", fail: "FAILED", delete: "DELETING", ready: "READY" },
   PARTIALLY_READY: {
     ready: "READY",
@@ -22,7 +24,8 @@ export const templateMachine = defineMachine("template", {
     partial: "PARTIALLY_READY",
   },
   FAILED: { ready: "READY", partial: "PARTIALLY_READY", delete: "DELETING", fail: "FAILED" },
-  DELETING: { fail: "FAILED" },
+  // Its deletion was refused by somebody who uses it.
+  DELETING: { lift_ready: "READY", lift_partial: "PARTIALLY_READY", lift_failed: "FAILED" },
 });
 
 /**

@@ -240,7 +240,7 @@ function registerDelete(group: Command, context: CliContext): void {
     .description("delete templates")
     .argument("[templates...]", "ids or names")
     .option("--template-id <id>", "the same (repeat)", collect)
-    .option("--force", "also when sandboxes still use it")
+    .option("--force", "cancel what still makes it first; never while sandboxes use it")
     .action(async (ids: string[], flags: DeleteFlags, command: Command) =>
       context.withClient(command, async (client) => {
         const all = [...ids, ...(flags.templateId ?? [])];

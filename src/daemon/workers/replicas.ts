@@ -147,6 +147,7 @@ export class ReplicasWorker {
       const something = replica !== undefined || this.#snapshots.has(templateId);
       return something && !this.#parts.inUse(templateId) ? "remove" : "nothing";
     }
+    if (template.status === "DELETING") return "nothing";
     if (replica?.generation === template.generation) {
       if (replica.status === "READY") return this.#snapshots.has(templateId) ? "nothing" : "make";
       if (replica.phase === "FAILED" && !this.#isRetryDue(templateId)) return "nothing";

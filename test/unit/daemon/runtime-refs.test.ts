@@ -27,6 +27,7 @@ async function start(): Promise<RuntimeRefs> {
       get: catalog.get.bind(catalog),
       list: catalog.list.bind(catalog),
       table: catalog.table.bind(catalog),
+      subscribe: catalog.subscribe.bind(catalog),
       merge: (entries, options) =>
         full ? Promise.reject(new Error("disk full")) : catalog.merge(entries, options),
     },
@@ -91,6 +92,33 @@ it("a fence sees every ref that was given, refuses from then on, and outlives a 
   refs = await start();
   expect(refs.count(SNAP)).toBe(2);
 });
+
+it("a fence of a record's version ends with what follows that record", async () => {
+  const record = (version: number, status: TemplateRecord["status"]) =>
+    catalog.merge([
+      {
+        ...templateEntry(SNAP, version),
+        value: { ...(templateEntry(SNAP, version).value as TemplateRecord), status },
+      },
+    ]);
+  // This node may hear of the record later than of the fence.
+  await refs.fence(SNAP, 5);
+  await expect(acquire("sb-1")).rejects.toMatchObject({ code: "snapshot_deleting" });
+  await record(5, "DELETING");
+  await refs.unfence(SNAP, 4);
+  refs = await start();
+  await expect(acquire("sb-1")).rejects.toMatchObject({ code: "snapshot_deleting" });
+  await record(6, "READY");
+  await acquire("sb-1");
+  await waitFor(async () => (await settings()).length === 0);
+});
+
+const settings = async () => {
+  const keys: string[] = [];
+  for await (const [key] of catalog.table("setting").range({ prefix: "ref-fence/" }))
+    keys.push(key);
+  return keys;
+};
 
 it("row 108: given a list error, then refs stay active and say why", async () => {
   await acquire("sb-1");
