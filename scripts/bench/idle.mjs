@@ -7,7 +7,9 @@ import { startCluster } from "./local-cluster.mjs";
 import { printRow } from "./table.mjs";
 
 const SIZES = [10, 30, 60];
-const IDLE_MS = 60_000;
+/** Joining has its echoes: voters change, registers are filled. */
+const REST_MS = 10_000;
+const IDLE_MS = 30_000;
 const TICKS_PER_SECOND = Number(execFileSync("getconf", ["CLK_TCK"], { encoding: "utf8" }));
 const CPU_PCT = 0.5;
 const BYTES_PER_SECOND = 2_000;
@@ -43,29 +45,24 @@ function receivedBytes(pids) {
 
 const mean = (values) => values.reduce((sum, one) => sum + one, 0) / values.length;
 
-async function idleCost(count) {
-  const cluster = await startCluster(count);
-  try {
-    const pids = cluster.daemons.map(({ pid }) => pid);
-    // Joining has its echoes: voters change, registers are filled.
-    await sleep(20_000);
-    const before = pids.map(processorSeconds);
-    const bytes = receivedBytes(pids);
-    const began = performance.now();
-    await sleep(IDLE_MS);
-    const seconds = (performance.now() - began) / 1_000;
-    const after = receivedBytes(pids);
-    const cpu = pids.map((pid, n) => ((processorSeconds(pid) - before[n]) / seconds) * 100);
-    return {
-      count,
-      cpuPct: mean(cpu),
-      cpuMostPct: Math.max(...cpu),
-      bytesPerSecond: mean(pids.map((pid) => (after.get(pid) - bytes.get(pid)) / seconds)),
-      memory: mean(pids.map(memoryBytes)),
-    };
-  } finally {
-    await cluster.stop();
-  }
+/** What each of the daemons costs now, as means. */
+async function idleCost(daemons) {
+  const pids = daemons.map(({ pid }) => pid);
+  await sleep(REST_MS);
+  const before = pids.map(processorSeconds);
+  const bytes = receivedBytes(pids);
+  const began = performance.now();
+  await sleep(IDLE_MS);
+  const seconds = (performance.now() - began) / 1_000;
+  const after = receivedBytes(pids);
+  const cpu = pids.map((pid, n) => ((processorSeconds(pid) - before[n]) / seconds) * 100);
+  return {
+    count: daemons.length,
+    cpuPct: mean(cpu),
+    cpuMostPct: Math.max(...cpu),
+    bytesPerSecond: mean(pids.map((pid) => (after.get(pid) - bytes.get(pid)) / seconds)),
+    memory: mean(pids.map(memoryBytes)),
+  };
 }
 
 const rowOf = ({ count, cpuPct, cpuMostPct, bytesPerSecond, memory }) =>
@@ -79,12 +76,24 @@ const rowOf = ({ count, cpuPct, cpuMostPct, bytesPerSecond, memory }) =>
     met: cpuPct <= CPU_PCT && bytesPerSecond <= BYTES_PER_SECOND,
   });
 
-export async function benchIdle() {
+/** One cluster that grows to each of the sizes. */
+export async function benchIdle(sizes = SIZES) {
+  const [first = 1, ...further] = sizes;
+  const cluster = await startCluster(first);
   const costs = [];
   const rows = [];
-  for (const count of SIZES) {
-    costs.push(await idleCost(count));
+  const measure = async () => {
+    costs.push(await idleCost(cluster.daemons));
     rows.push(rowOf(costs.at(-1)));
+  };
+  try {
+    await measure();
+    for (const size of further) {
+      await cluster.grow(size);
+      await measure();
+    }
+  } finally {
+    await cluster.stop();
   }
   const [least, most] = [costs[0], costs.at(-1)];
   const growth = most.cpuPct / least.cpuPct;
