@@ -263,7 +263,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   await runtime.sandboxes.recover();
   await publishNode();
   health.opened(catalog);
-  metrics.watch({ catalog, queries });
+  metrics.watch({ catalog, queries, cluster, clock });
   const reconcile = await startWorkers(parts, state, runtime, work, publishNode, opened);
   const listening = await openDoor(parts, { catalog, queries, commands }, opened);
   door.listening = listening;

@@ -45,6 +45,15 @@ export type Protocol =
   /** Runtime refs, which live on the sandbox's node. */
   | "refs";
 
+/** What went over one topic or protocol in one direction, since the transport started. */
+export interface Traffic {
+  readonly channel: Topic | Protocol;
+  readonly direction: "sent" | "received";
+  readonly messages: number;
+  /** Of the bodies: without frames, encryption, and copies to several neighbours. */
+  readonly bytes: number;
+}
+
 export interface RequestOptions {
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
@@ -89,6 +98,8 @@ export interface Transport {
   onConnection(listener: (peer: PeerId, connected: boolean) => void): () => void;
   /** Since start, by outcome: `changes:accepted`, `changes:rejected:schema`, `request:feed`, … */
   counters(): Readonly<Record<string, number>>;
+  /** Requests and answers count alike: each is a message. */
+  traffic(): readonly Traffic[];
   close(): Promise<void>;
 }
 
@@ -125,6 +136,13 @@ export type Change<K extends RecordKind> = (
   current: RecordValues[K] | undefined,
 ) => RecordValues[K] | null | undefined;
 
+export interface RegisterCounts {
+  /** Updates and reads of this node: `written`, `unchanged`, `no_quorum`, `refused`. */
+  readonly updates: Readonly<Record<string, number>>;
+  /** What this node did as a voter: `prepare:ok`, `accept:refused`, `accept:not_served`, … */
+  readonly served: Readonly<Record<string, number>>;
+}
+
 export interface Registers {
   /**
    * One CASPaxos round trip pair: reads the latest accepted value from a majority of voters,
@@ -147,6 +165,8 @@ export interface Registers {
   ): Promise<Entry<K> | undefined>;
   /** What this voter serves: the newest configuration it knows, and whether it is active in it. */
   status(): { readonly number: number; readonly active: boolean };
+  /** Since start. */
+  counts(): RegisterCounts;
 }
 
 /* ---- sessions and leaders -------------------------------------------------------------------- */
@@ -202,8 +222,19 @@ export interface PeerSync {
   readonly lagMs: number | undefined;
 }
 
+export interface ReplicationCounts {
+  /** Entries of others: `merged`, or the reason why they were refused. */
+  readonly entries: Readonly<Record<string, number>>;
+  /** Comparisons that this node began: `in_sync`, `differs`, `failed`. */
+  readonly comparisons: Readonly<Record<string, number>>;
+  /** Tombstones that were dropped. */
+  readonly purged: number;
+}
+
 export interface Replication {
   peers(): readonly PeerSync[];
+  /** Since start. */
+  counts(): ReplicationCounts;
   divergence(): readonly Divergence[];
   /** Resolves when everything that the peer had at the call is here. For joining and for tests. */
   syncWith(nodeId: string, options: RequestOptions): Promise<void>;
@@ -222,6 +253,8 @@ export interface Swarm {
     options: { signal: AbortSignal; onProgress?: (done: number, total: number) => void },
   ): Promise<void>;
   views(): readonly SwarmView[];
+  /** Since start: `sent_bytes`, `received_bytes`, `chunk_mismatch`, `wire_invalid`. */
+  counters(): Readonly<Record<string, number>>;
 }
 
 /* ---- what every part is given ---------------------------------------------------------------- */

@@ -5,6 +5,7 @@ import {
   CONFIG_ID,
   LIMITS,
   errorText,
+  isAppError,
   type ClusterConfig,
   type Entry,
   type EntryKind,
@@ -12,7 +13,8 @@ import {
   type VoterConfig,
 } from "../domain/index.ts";
 import { Acceptor } from "./acceptor.ts";
-import type { Change, Parts, Registers } from "./ports.ts";
+import { Counts } from "./counts.ts";
+import type { Change, Parts, RegisterCounts, Registers } from "./ports.ts";
 import { Proposer, type RegisterChange } from "./proposer.ts";
 import {
   answerSchema,
@@ -21,6 +23,8 @@ import {
   requestSchema,
   type RegisterAnswer,
   type RegisterRequest,
+  type WireOperation,
+  type WireResult,
 } from "./register-messages.ts";
 import { Outbox } from "./outbox.ts";
 import type { SettledRegisters } from "./sync/purge.ts";
@@ -53,6 +57,8 @@ class NodeRegisters implements OpenedRegisters {
   readonly #voters: Voters;
   readonly #proposer: Proposer;
   readonly #outboxes = new Map<string, Outbox>();
+  readonly #updates = new Counts();
+  readonly #served = new Counts();
   /** The end of the latest update of each register here: one at a time. */
   readonly #tails = new Map<string, Promise<unknown>>();
   /** Registers that a proposer may have written and then died, with the time to look. */
@@ -131,7 +137,9 @@ class NodeRegisters implements OpenedRegisters {
     // Waiting for its turn counts: whoever asks is answered in the time that it gave.
     const untilMs = this.#parts.clock.monotonic() + (options.timeoutMs ?? LIMITS.registerTimeoutMs);
     const result = before.then(() => this.#update(kind, id, change, untilMs, options));
-    const settled = result.catch(() => undefined);
+    const settled = result.catch((error: unknown) => {
+      this.#updates.add(isAppError(error, "no_quorum") ? "no_quorum" : "refused");
+    });
     this.#tails.set(key, settled);
     void settled.then(() => {
       if (this.#tails.get(key) === settled) this.#tails.delete(key);
@@ -145,6 +153,10 @@ class NodeRegisters implements OpenedRegisters {
     options: UpdateOptions = {},
   ): Promise<Entry<K> | undefined> {
     return this.update(kind, id, () => undefined, options);
+  }
+
+  counts(): RegisterCounts {
+    return { updates: this.#updates.all(), served: this.#served.all() };
   }
 
   status(): { readonly number: number; readonly active: boolean } {
@@ -176,6 +188,7 @@ class NodeRegisters implements OpenedRegisters {
       everywhere,
       ...(signal === undefined ? {} : { signal }),
     });
+    this.#updates.add(decided.changed ? "written" : "unchanged");
     if (decided.version === 0) return undefined;
     const entry = entryOf(kind, id, decided.version, decided.value);
     const held = catalog.get(CLUSTER, kind, id);
@@ -193,11 +206,14 @@ class NodeRegisters implements OpenedRegisters {
     const { catalog, clock } = this.#parts;
     const current = catalog.get(CLUSTER, kind, id);
     const next = change(current?.value);
-    if (next === undefined) return current;
-    if (next === null && current?.value === undefined) return current;
+    if (next === undefined || (next === null && current?.value === undefined)) {
+      this.#updates.add("unchanged");
+      return current;
+    }
     const version = (current?.version ?? Math.max(0, Math.floor(clock.now()))) + 1;
     const entry = entryOf(kind, id, version, next ?? undefined);
     await catalog.merge([entry]);
+    this.#updates.add("written");
     return entry;
   }
 
@@ -294,9 +310,21 @@ class NodeRegisters implements OpenedRegisters {
       const page = acceptor.dump(from, number, request.dump.after);
       return { v: 1, served: page !== undefined, ...known, ...page };
     }
-    const results = await acceptor.perform(number, request.ops ?? []);
+    const operations = request.ops ?? [];
+    const results = await acceptor.perform(number, operations);
+    this.#countServed(operations, results);
     if (results === undefined) return { v: 1, served: false, ...known };
     return { v: 1, served: true, ...known, results };
+  }
+
+  #countServed(
+    operations: readonly WireOperation[],
+    results: readonly WireResult[] | undefined,
+  ): void {
+    operations.forEach(({ a }, index) => {
+      const outcome = results === undefined ? "not_served" : results[index]?.ok ? "ok" : "refused";
+      this.#served.add(`${a === undefined ? "prepare" : "accept"}:${outcome}`);
+    });
   }
 }
 

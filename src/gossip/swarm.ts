@@ -56,8 +56,6 @@ interface Running {
 export interface RunningSwarm extends Swarm {
   start(): void;
   stop(): Promise<void>;
-  /** Since start: chunks that did not match, bytes sent and received. */
-  counters(): Readonly<Record<string, number>>;
 }
 
 const limitOf = (bps: number | undefined): number =>

@@ -70,6 +70,7 @@ export function createTransportSwitch(): TransportSwitch {
       return () => listeners.delete(listener);
     },
     counters: () => real?.counters() ?? {},
+    traffic: () => real?.traffic() ?? [],
     close: async () => real?.close(),
   };
 }

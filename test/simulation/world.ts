@@ -344,6 +344,7 @@ export class Network {
       connections: () => [...this.#ports.keys()].filter((peer) => peer !== self),
       onConnection: () => () => undefined,
       counters: () => ({}),
+      traffic: () => [],
       close: async () => undefined,
     };
   }

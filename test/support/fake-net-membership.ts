@@ -1,4 +1,4 @@
-/** A clock, a network and a catalog in memory, for membership only: 5 ms each way, no chance. */
+/** A clock, a network and settings in memory, for tests of gossip: 5 ms each way, no chance. */
 import { AppError, type Catalog, type Clock, type ClusterConfig } from "../../src/domain/index.ts";
 import type { Members, Parts, PeerId, Registers, Transport } from "../../src/gossip/ports.ts";
 
@@ -6,6 +6,10 @@ export class Timeline {
   at = 0;
   #due: { at: number; order: number; run: () => void }[] = [];
   #order = 0;
+  /** What was begun at one moment has its consequences before the next moment. */
+  settle = async (): Promise<void> => {
+    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+  };
   after(ms: number, run: () => void) {
     const item = { at: this.at + Math.max(0, ms), order: this.#order++, run };
     this.#due.push(item);
@@ -14,7 +18,7 @@ export class Timeline {
   async run(ms: number): Promise<void> {
     const end = this.at + ms;
     for (;;) {
-      for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+      await this.settle();
       const [next] = this.#due.sort((a, b) => a.at - b.at || a.order - b.order);
       if (next === undefined || next.at > end) break;
       this.#due.shift();
@@ -54,6 +58,8 @@ export class Net {
     { handlers: Map<string, Handler>; news: Map<string, Handler> }
   >();
   readonly down = new Set<PeerId>();
+  /** Peers that no published message reaches; requests do. */
+  readonly deaf = new Set<PeerId>();
   /** `from>to` */
   readonly cut = new Set<string>();
   messages = 0;
@@ -93,7 +99,9 @@ export class Net {
       publish: async (topic, body) => {
         for (const to of this.hosts.keys()) {
           if (to === peerId) continue;
-          send(peerId, to, () => void this.hosts.get(to)?.news.get(topic)?.(peerId, body));
+          send(peerId, to, () => {
+            if (!this.deaf.has(to)) void this.hosts.get(to)?.news.get(topic)?.(peerId, body);
+          });
         }
       },
       subscribe: (topic, handler) =>
@@ -108,6 +116,7 @@ export class Net {
       connections: () => [...this.hosts.keys()].filter((peer) => peer !== peerId),
       onConnection: () => () => undefined,
       counters: () => ({}),
+      traffic: () => [],
       close: async () => undefined,
     };
   }

@@ -10,8 +10,18 @@ import { yamux } from "@libp2p/yamux";
 import { multiaddr, type Multiaddr } from "@multiformats/multiaddr";
 import { createLibp2p, type Libp2p } from "libp2p";
 import { AppError, errorText, type Clock, type Log, type Random } from "../../domain/index.ts";
-import type { PeerId, Protocol, RequestOptions, Topic, Transport, Verdict } from "../ports.ts";
+import { Counts } from "../counts.ts";
+import type {
+  PeerId,
+  Protocol,
+  RequestOptions,
+  Topic,
+  Traffic,
+  Transport,
+  Verdict,
+} from "../ports.ts";
 import { Caller, FRAME_BYTES, asError, serve } from "./frames.ts";
+import { TrafficMeter } from "./traffic.ts";
 import { warmCipher } from "./warm-cipher.ts";
 
 export interface TransportOptions {
@@ -79,7 +89,8 @@ class Libp2pTransport implements Transport {
   readonly #topics = new Map<Topic, (from: PeerId, body: Uint8Array) => Verdict>();
   /** By peer and protocol: the stream that carries this node's requests, or its opening. */
   readonly #callers = new Map<string, Promise<Caller>>();
-  readonly #counts = new Map<string, number>();
+  readonly #counts = new Counts();
+  readonly #traffic = new TrafficMeter();
   readonly #listeners = new Set<(peer: PeerId, connected: boolean) => void>();
   readonly #redials = new Map<PeerId, { cancel(): void }>();
   #members: ReadonlyMap<PeerId, readonly string[]> = new Map();
@@ -164,7 +175,8 @@ class Libp2pTransport implements Transport {
     if (body.length > MESSAGE_BYTES) {
       throw new AppError("wire_invalid", `a message of ${body.length} bytes is over the limit`);
     }
-    this.#count(`${topic}:published`);
+    this.#counts.add(`${topic}:published`);
+    this.#traffic.add(topic, "sent", body);
     await this.node.services.pubsub.publish(TOPIC_PREFIX + topic, body);
   }
 
@@ -189,8 +201,11 @@ class Libp2pTransport implements Transport {
     const began = clock.monotonic();
     const caller = await this.#within(this.#caller(to, protocol), to, timeoutMs, signal);
     const leftMs = Math.max(1, timeoutMs - (clock.monotonic() - began));
-    this.#count(`request:${protocol}`);
-    return caller.request(body, leftMs, signal);
+    this.#counts.add(`request:${protocol}`);
+    this.#traffic.add(protocol, "sent", body);
+    const answer = await caller.request(body, leftMs, signal);
+    this.#traffic.add(protocol, "received", answer);
+    return answer;
   }
 
   /** The opening is shared; how long one waits for it is the business of each. */
@@ -263,7 +278,11 @@ class Libp2pTransport implements Transport {
   }
 
   counters(): Readonly<Record<string, number>> {
-    return Object.fromEntries([...this.#counts].sort(([a], [b]) => (a < b ? -1 : 1)));
+    return this.#counts.all();
+  }
+
+  traffic(): readonly Traffic[] {
+    return this.#traffic.all();
   }
 
   async close(): Promise<void> {
@@ -298,16 +317,17 @@ class Libp2pTransport implements Transport {
   }
 
   #judge(topic: Topic, from: PeerId, body: Uint8Array): Verdict {
+    this.#traffic.add(topic, "received", body);
     if (!this.#members.has(from)) {
-      this.#count(`${topic}:ignored:stranger`);
+      this.#counts.add(`${topic}:ignored:stranger`);
       return "ignore";
     }
     if (body.length > MESSAGE_BYTES) {
-      this.#count(`${topic}:rejected:size`);
+      this.#counts.add(`${topic}:rejected:size`);
       return "reject";
     }
     const verdict = this.#topics.get(topic)?.(from, body) ?? "ignore";
-    this.#count(`${topic}:${verdict}ed`.replace("ignoreed", "ignored"));
+    this.#counts.add(`${topic}:${verdict}ed`.replace("ignoreed", "ignored"));
     return verdict;
   }
 
@@ -355,9 +375,14 @@ class Libp2pTransport implements Transport {
     const from = connection.remotePeer.toString();
     serve(
       stream,
-      (body) => this.#handle(protocol, from, body),
+      async (body) => {
+        this.#traffic.add(protocol, "received", body);
+        const answer = await this.#handle(protocol, from, body);
+        this.#traffic.add(protocol, "sent", answer);
+        return answer;
+      },
       (reason) => {
-        if (reason instanceof AppError) this.#count(`request:refused:${reason.code}`);
+        if (reason instanceof AppError) this.#counts.add(`request:refused:${reason.code}`);
       },
       // Who is no member has little to say; it may become one while the stream is open.
       () =>
@@ -368,7 +393,7 @@ class Libp2pTransport implements Transport {
   async #handle(protocol: Protocol, from: PeerId, body: Uint8Array): Promise<Uint8Array> {
     const isMember = this.#members.has(from) || from === this.peerId;
     if (!isMember && protocol !== "join") {
-      this.#count(`request:refused:stranger`);
+      this.#counts.add(`request:refused:stranger`);
       const removed = this.#removed.get(from);
       if (removed !== undefined) throw new AppError("node_removed", removed);
       throw new AppError("not_a_member", `${from} is no member of this cluster`);
@@ -432,10 +457,6 @@ class Libp2pTransport implements Transport {
 
   #isConnected(peer: PeerId): boolean {
     return this.node.getConnections(peerIdFromString(peer)).length > 0;
-  }
-
-  #count(name: string): void {
-    this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
   }
 }
 

@@ -108,11 +108,11 @@ export class Eager {
           const length = JSON.stringify(entry).length;
           if (entries.length > 0 && characters + length > BATCH_CHARACTERS) break;
           this.#pending.delete(key);
-          // One that no message can carry reaches the others by their pulling.
+          this.#owesEcho ||= !RECURRING.has(entry.k);
+          // One that no message can carry reaches the others by their pulling, after the echo.
           if (length > BATCH_CHARACTERS) continue;
           characters += length;
           entries.push(entry);
-          this.#owesEcho ||= !RECURRING.has(entry.k);
         }
         if (entries.length === 0) continue;
         await transport.publish("changes", encode({ v: 1, h: catalog.stateHash(), e: entries }));

@@ -12,6 +12,7 @@ import {
   type Divergence,
   type EntryKind,
 } from "../../domain/index.ts";
+import { Counts } from "../counts.ts";
 import type { Parts, PeerId, RequestOptions } from "../ports.ts";
 import type { Intake } from "./intake.ts";
 import {
@@ -72,6 +73,7 @@ export class Feed {
   readonly #intake: Intake;
   readonly #running = new Map<PeerId, Promise<Comparison>>();
   readonly #fruitless = new Map<PeerId, number>();
+  readonly #comparisons = new Counts();
   readonly #differences = new Map<PeerId, Pick<Divergence, "count" | "entries">>();
   /** One whole exchange at a time: with several they would all ask for the same. */
   #whole: Promise<unknown> = Promise.resolve();
@@ -92,10 +94,20 @@ export class Feed {
     return this.#differences.get(peer);
   }
 
+  /** Comparisons begun here, by result. */
+  comparisons(): Readonly<Record<string, number>> {
+    return this.#comparisons.all();
+  }
+
   /** How much longer than usual to wait before the next comparison: a power of two. */
   patience(peer: PeerId): number {
     const fruitless = Math.max(0, (this.#fruitless.get(peer) ?? 0) - FRUITLESS);
     return 2 ** Math.min(fruitless, PAUSE_DOUBLINGS);
+  }
+
+  /** What was refused may be taken now: differences that stayed are looked at soon. */
+  forgetFruitless(): void {
+    this.#fruitless.clear();
   }
 
   /** As `compare`, but one that begins after this call. @throws as compare */
@@ -108,9 +120,22 @@ export class Feed {
   compare(peer: PeerId, options: RequestOptions): Promise<Comparison> {
     const running = this.#running.get(peer);
     if (running !== undefined) return running;
-    const work = this.#compare(peer, options).finally(() => this.#running.delete(peer));
+    const work = this.#counted(this.#compare(peer, options)).finally(() =>
+      this.#running.delete(peer),
+    );
     this.#running.set(peer, work);
     return work;
+  }
+
+  async #counted(comparison: Promise<Comparison>): Promise<Comparison> {
+    try {
+      const result = await comparison;
+      this.#comparisons.add(result.inSync ? "in_sync" : "differs");
+      return result;
+    } catch (error) {
+      this.#comparisons.add("failed");
+      throw error;
+    }
   }
 
   async #compare(peer: PeerId, options: RequestOptions): Promise<Comparison> {

@@ -1,6 +1,13 @@
 /** Replication (design §3): eager spreading for speed, the change feed so that all converge. */
 import { CLUSTER, type Divergence, type EntryKind } from "../../domain/index.ts";
-import type { Liveness, PeerId, PeerSync, Replication, RequestOptions } from "../ports.ts";
+import type {
+  Liveness,
+  PeerId,
+  PeerSync,
+  Replication,
+  ReplicationCounts,
+  RequestOptions,
+} from "../ports.ts";
 import { Eager } from "./eager.ts";
 import { Feed, assertPeer } from "./feed.ts";
 import { Intake } from "./intake.ts";
@@ -68,7 +75,10 @@ class Replicator implements Replication {
       transport.onConnection((peer, connected) => {
         if (connected) this.#plan(peer, 0);
       }),
-      members.onChange(() => void this.#dropStrangers()),
+      members.onChange(() => {
+        this.#feed.forgetFruitless();
+        void this.#dropStrangers();
+      }),
     );
     for (const peer of transport.connections()) this.#plan(peer, 0);
     this.#nextRound();
@@ -96,6 +106,14 @@ class Replicator implements Replication {
         lagMs: median(state?.lags ?? []),
       };
     });
+  }
+
+  counts(): ReplicationCounts {
+    return {
+      entries: this.#intake.counts(),
+      comparisons: this.#feed.comparisons(),
+      purged: this.#purge.purged,
+    };
   }
 
   divergence(): readonly Divergence[] {

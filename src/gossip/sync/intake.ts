@@ -2,6 +2,7 @@
  * What comes in from others: checked, merged, counted. Nothing that fails its schema goes further.
  */
 import { CLUSTER, isRecordKind, supersedes, type Catalog, type Entry } from "../../domain/index.ts";
+import { Counts } from "../counts.ts";
 import type { Parts } from "../ports.ts";
 import { fromWire, type WireEntry } from "./messages.ts";
 
@@ -12,7 +13,7 @@ export type Refusal = "schema" | "owner" | "unknown" | "self" | "stranger";
 
 export class Intake {
   readonly #parts: Parts;
-  readonly #counts = new Map<string, number>();
+  readonly #counts = new Counts();
   readonly #complained = new Map<string, number>();
   /** Entries on their way into the catalog: they must not be spread as this node's own. */
   readonly #arriving = new Set<string>();
@@ -31,8 +32,9 @@ export class Intake {
     this.#complain("schema", { o: from, k: "batch", i: "?", n: 1 }, from);
   }
 
+  /** Entries by what became of them: merged, or why they were refused. */
   counts(): Readonly<Record<string, number>> {
-    return Object.fromEntries(this.#counts);
+    return this.#counts.all();
   }
 
   /**
@@ -64,7 +66,9 @@ export class Intake {
     for (const entry of newer) this.#arriving.add(mark(entry));
     try {
       // Not flushed: whoever made them has them on the disk, and they are pulled again if lost.
-      return await catalog.merge(newer, { sync: false });
+      const merged = await catalog.merge(newer, { sync: false });
+      this.#counts.add("merged", merged.length);
+      return merged;
     } finally {
       for (const entry of newer) this.#arriving.delete(mark(entry));
     }
@@ -84,7 +88,7 @@ export class Intake {
 
   #complain(refusal: Refusal, { o, k, i }: WireEntry, from: string): void {
     const { clock, log } = this.#parts;
-    this.#counts.set(refusal, (this.#counts.get(refusal) ?? 0) + 1);
+    this.#counts.add(refusal);
     // Facts of a node that was removed still go round for a while.
     if (refusal === "stranger" || refusal === "unknown") return;
     const key = `${from} ${refusal}`;

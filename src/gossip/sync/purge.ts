@@ -49,6 +49,7 @@ export class Purge {
   readonly #times: PurgeTimes;
   #marks: Mark[] = [];
   #loaded = false;
+  #purged = 0;
   #timer: { cancel(): void } | undefined;
   #stopped = false;
 
@@ -80,6 +81,11 @@ export class Purge {
     this.#timer?.cancel();
   }
 
+  /** Tombstones that were dropped since start. */
+  get purged(): number {
+    return this.#purged;
+  }
+
   /** What of these this node could bring back in no older version. */
   settled(keys: readonly (readonly [string, string, string, number])[]): boolean[] {
     const { catalog, registers } = this.#parts;
@@ -102,7 +108,10 @@ export class Purge {
     const facts = agreed.filter(({ kind }) => !isRecordKind(kind));
     const records = agreed.filter(({ kind }) => isRecordKind(kind));
     await catalog.purge(facts);
-    const gone = facts.length + (await registers.purge(records, times));
+    this.#purged += facts.length;
+    const goneRecords = await registers.purge(records, times);
+    this.#purged += goneRecords;
+    const gone = facts.length + goneRecords;
     if (gone > 0) log.debug("tombstones are dropped", { count: gone });
     return gone;
   }
@@ -149,7 +158,8 @@ export class Purge {
       }),
     );
     // Members that came while the others answered have not been asked.
-    if (members.others().length !== peers.length) return [];
+    const asked = new Set(peers);
+    if (members.others().some((nodeId) => !asked.has(members.peerOf(nodeId)))) return [];
     return tombstones.filter((_, index) => answers.every((answer) => answer[index] === true));
   }
 

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { createHttpMetrics } from "../../../src/daemon/http/middleware/metrics.ts";
+import type { ClusterMeters } from "../../../src/daemon/cluster-metrics.ts";
 import { createMetrics, metricsPage } from "../../../src/daemon/metrics.ts";
 import type { Catalog, JobRecord, Queries } from "../../../src/domain/index.ts";
 
@@ -32,7 +33,45 @@ const state = {
     sandboxes: () => [{}, {}],
     node: () => ({ storage: { free_bytes: 4_096 } }),
   } as unknown as Queries,
+  clock: { now: () => 100_000 },
+  cluster: countedCluster(),
 };
+
+function countedCluster(): ClusterMeters {
+  const peer = { inSync: true, comparedAt: 90_000, divergedSince: 0, lagMs: undefined };
+  return {
+    transport: {
+      counters: () => ({ "changes:accepted": 3, "request:refused:stranger": 2 }),
+      traffic: () => [
+        { channel: "changes", direction: "sent", messages: 5, bytes: 640 },
+        { channel: "feed", direction: "received", messages: 7, bytes: 70 },
+      ],
+    },
+    replication: {
+      counts: () => ({
+        entries: { merged: 40, owner: 1 },
+        comparisons: { in_sync: 8, differs: 2 },
+        purged: 6,
+      }),
+      peers: () => [
+        { ...peer, nodeId: "host-b", lagMs: 250 },
+        { ...peer, nodeId: "host-c", divergedSince: 70_000 },
+      ],
+    },
+    registers: {
+      counts: () => ({
+        updates: { written: 11, no_quorum: 1 },
+        served: { "prepare:ok": 4, "accept:not_served": 9 },
+      }),
+    },
+    swarm: {
+      counters: () => ({
+        ...{ sent_bytes: 1_000, received_bytes: 2_000 },
+        ...{ chunk_mismatch: 1, wire_invalid: 0 },
+      }),
+    },
+  };
+}
 
 function everyMetric() {
   const metrics = createMetrics("1.2.3", "v20.0.0");
@@ -68,6 +107,43 @@ describe("what is counted", () => {
     const last = template.pop() ?? {};
     expect((await ask()).filter((line) => line.includes('kind="snapshot"'))).toEqual([]);
     template.push(last);
+  });
+
+  test("what the parts of the cluster count comes out by channel, outcome and peer", async () => {
+    const { registry } = everyMetric();
+    const first = values(await registry.metrics());
+    for (const line of [
+      'p2p_messages_total{channel="changes",direction="sent"} 5',
+      'p2p_bytes_total{channel="feed",direction="received"} 70',
+      'p2p_outcomes_total{outcome="request:refused:stranger"} 2',
+      'sync_entries_total{outcome="merged"} 40',
+      'sync_entries_total{outcome="owner"} 1',
+      'sync_comparisons_total{result="differs"} 2',
+      "sync_tombstones_purged_total 6",
+      'sync_lag_seconds{peer="host-b"} 0.25',
+      'sync_diverged_seconds{peer="host-b"} 0',
+      'sync_diverged_seconds{peer="host-c"} 30',
+      'register_updates_total{outcome="no_quorum"} 1',
+      'register_served_total{operation="accept",outcome="not_served"} 9',
+      'swarm_bytes_total{direction="sent"} 1000',
+      'swarm_bytes_total{direction="received"} 2000',
+      'swarm_refused_total{reason="chunk_mismatch"} 1',
+    ]) {
+      expect(first).toContain(`templatecenter_${line}`);
+    }
+    // Nothing was measured from there.
+    expect(first.join()).not.toContain('sync_lag_seconds{peer="host-c"}');
+    // Asked again it is the same: what is read is not added up.
+    const cluster = (lines: string[]) => lines.filter((line) => /_(p2p|sync|swarm)_/.test(line));
+    expect(cluster(values(await registry.metrics()))).toEqual(cluster(first));
+  });
+
+  test("the delay of the event loop is that of a timer, measured by no monitor", async () => {
+    const metrics = everyMetric();
+    metrics.loopDelay(15);
+    const lines = values(await metrics.registry.metrics());
+    expect(lines).toContain("templatecenter_event_loop_delay_seconds_sum 0.015");
+    expect(lines.join()).not.toContain("eventloop_lag");
   });
 
   test("a job's end is timed as a whole and by phase, in seconds", async () => {
