@@ -1,4 +1,4 @@
-/** Nodes that replicate: the real catalog over a store in memory, on a network and clock of a test. */
+/** Nodes that replicate: the real catalog over a store in memory, on a test's network and clock. */
 import type { ClusterConfig, Entry, Log } from "../../src/domain/index.ts";
 import type { Liveness, Parts, Verdict } from "../../src/gossip/ports.ts";
 import { createRegisters } from "../../src/gossip/registers.ts";
@@ -182,8 +182,12 @@ export class Replica {
 export const idsOf = (node: Replica, kind: "template" | "replica"): string[] =>
   [...node.catalog.list(kind)].map(({ id }) => id).sort();
 
-export const tombstone = ({ owner, kind, id, version }: Entry): Entry =>
-  ({ owner, kind, id, version: version + 1 }) as Entry;
+export const tombstone = ({ owner, kind, id, version }: Entry): Entry => ({
+  owner,
+  kind,
+  id,
+  version: version + 1,
+});
 
 export const templates = (count: number, from = 0): Entry[] =>
   Array.from({ length: count }, (_, at) =>

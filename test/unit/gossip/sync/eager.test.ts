@@ -21,7 +21,7 @@ async function cluster(size: number, options: { rounds?: boolean } = {}) {
   for (const name of names) nodes.push(await net.open(name, options));
   await net.line.run(AWHILE);
   for (const node of nodes) node.forgetQuestions();
-  return { net, nodes: nodes as [Replica, Replica, ...Replica[]] };
+  return { net, nodes: nodes as [Replica, Replica, Replica, ...Replica[]] };
 }
 
 const sizes = ({ batches }: Replica) => batches.map(({ e }) => e.length);
