@@ -23,6 +23,7 @@ import {
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Cleanup } from "./build/cleanup.ts";
 import type { Collection } from "./collection.ts";
+import type { Compat } from "./compat.ts";
 import type { Deletions } from "./deletions.ts";
 import type { CancelJob } from "./job-cancel.ts";
 import type { JobLog } from "./job-log.ts";
@@ -55,6 +56,7 @@ export interface CommandParts {
   readonly cancelJob: CancelJob;
   readonly cleanup: Pick<Cleanup, "undelete">;
   readonly collection: Pick<Collection, "collect">;
+  readonly compat: Pick<Compat, "rescan" | "adopt">;
   readonly store: ArtifactStore;
   readonly builds: BuildsWorker;
   readonly replicas: ReplicasWorker;
@@ -213,6 +215,8 @@ export function createCommands(parts: CommandParts): Commands {
     },
     deleteSandbox: (id) => sandboxes.remove(id),
     collectGarbage: (options) => parts.collection.collect(options),
+    rescanCompat: (request) => parts.compat.rescan(request),
+    adoptCompatBaseline: (id) => parts.compat.adopt(queries.template(id).template_id),
     async undeleteArtifact(id) {
       await parts.cleanup.undelete(id);
       return queries.artifact(id);

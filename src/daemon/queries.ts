@@ -24,6 +24,7 @@ import {
   type TemplateRecord,
 } from "../domain/index.ts";
 import type { Collection } from "./collection.ts";
+import type { Compat } from "./compat.ts";
 import type { EventHub } from "./events.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 import type { JobLog } from "./job-log.ts";
@@ -40,6 +41,7 @@ export interface QueryParts {
     options: { after?: number; limit?: number },
   ) => Promise<readonly JobLogLine[]>;
   readonly collection: Pick<Collection, "whyArtifact" | "whyTemplate">;
+  readonly compat: Pick<Compat, "matrix" | "preview">;
   readonly clusterRefs: Pick<ClusterRefs, "find">;
   readonly cluster: () => ClusterView;
   readonly swarms: () => readonly SwarmView[];
@@ -227,6 +229,8 @@ export function createQueries(parts: QueryParts): Queries {
       queries.artifact(artifactId);
       return all.filter((swarm) => swarm.artifact_id === artifactId);
     },
+    compat: (page = {}) => parts.compat.matrix(page),
+    compatPreview: (upgrade) => parts.compat.preview(upgrade),
     nodes: () => parts.nodes.all(),
     node(id) {
       const wanted = id === "self" ? nodeId : id;

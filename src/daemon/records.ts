@@ -59,6 +59,15 @@ export interface Facts {
     value: FactValues[K] | undefined,
     options?: { sync?: boolean; local?: readonly LocalWrite[] },
   ): Promise<void>;
+  /**
+   * Changes a fact that is there; nothing else writes it meanwhile. `undefined` leaves it alone.
+   * @returns true when it was written
+   */
+  update<K extends FactKind>(
+    kind: K,
+    id: string,
+    change: (current: FactValues[K]) => FactValues[K] | undefined,
+  ): Promise<boolean>;
 }
 
 /** The kind and its value belong together at every call site; the union type cannot say so. */
@@ -109,6 +118,14 @@ export function createFacts(catalog: Catalog, clock: Clock, nodeId: string): Fac
           return;
         }
         await catalog.merge([entryOf(nodeId, kind, id, versionAfter(current), value)], options);
+      }),
+    update: (kind, id, change) =>
+      inOrder.run(`${kind}/${id}`, async () => {
+        const current = catalog.get(nodeId, kind, id);
+        const value = current?.value === undefined ? undefined : change(current.value);
+        if (value === undefined) return false;
+        await catalog.merge([entryOf(nodeId, kind, id, versionAfter(current), value)]);
+        return true;
       }),
   };
 }

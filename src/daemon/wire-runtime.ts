@@ -8,6 +8,7 @@ import { openRuntimeRefs } from "./runtime-refs.ts";
 import { createSandboxes } from "./sandboxes.ts";
 import { isolatesGuests } from "./secrets.ts";
 import type { Closers, State } from "./state.ts";
+import { CompatScanWorker } from "./workers/compat-scan.ts";
 import { ReplicasWorker } from "./workers/replicas.ts";
 
 /** The first address of this host that others could reach, else loopback. */
@@ -80,7 +81,12 @@ export async function openRuntime(parts: DaemonParts, state: State, opened: Clos
     members: state.cluster.members,
     assertReplica: (id) => assertReplica(state, id),
   });
-  return { driver, detail, sandboxes, replicas, refs, clusterRefs };
+  const compatScan = new CompatScanWorker({
+    ...state,
+    clock,
+    log: log.child({ module: "compat" }),
+  });
+  return { driver, detail, sandboxes, replicas, refs, clusterRefs, compatScan };
 }
 
 export type Runtime = Awaited<ReturnType<typeof openRuntime>>;

@@ -20,6 +20,7 @@ import { createClusterService } from "./cluster-service.ts";
 import { clusterView } from "./cluster-view.ts";
 import { createCollection } from "./collection.ts";
 import { createCommands, trimJobs } from "./commands.ts";
+import { createCompat } from "./compat.ts";
 import type { Config } from "./config.ts";
 import { createDeletions } from "./deletions.ts";
 import { openDoor } from "./door.ts";
@@ -94,6 +95,7 @@ function every({ clock, log }: DaemonParts, milliseconds: number, work: () => un
 interface Lifecycle {
   readonly isDraining: () => boolean;
   readonly restart: (reason: string) => void;
+  readonly publishNode: () => Promise<unknown>;
 }
 
 /** The read side and the write side, over everything that was opened. */
@@ -128,10 +130,17 @@ function createServices(
     cleanup,
     isInTouch: () => isInTouch(state),
   });
+  const compat = createCompat({
+    ...state,
+    ...cluster,
+    scanner: runtime.compatScan,
+    publishNode: lifecycle.publishNode,
+  });
   const queries = createQueries({
     ...state,
     ...runtime,
     collection,
+    compat,
     random,
     askJobLog: (nodeId, jobId, options) => state.asks.jobLog(nodeId, jobId, options),
     cluster: view,
@@ -158,6 +167,7 @@ function createServices(
     builds,
     cleanup,
     collection,
+    compat,
     queries,
     clock,
     random,
@@ -182,6 +192,8 @@ async function startWorkers(
   const recover = () => recoverArtifacts(artifacts, log);
   await runtime.replicas.start();
   opened.push(() => runtime.replicas.stop());
+  runtime.compatScan.start();
+  opened.push(() => runtime.compatScan.stop());
   builds.start();
   const placement = new PlacementWorker({
     ...state,
@@ -238,7 +250,11 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   let restart: (reason: string) => void = () => undefined;
   const restartWanted = new Promise<string>((resolve) => (restart = resolve));
   const isDraining = () => draining;
-  const services = createServices(parts, state, runtime, work, { isDraining, restart });
+  const services = createServices(parts, state, runtime, work, {
+    isDraining,
+    restart,
+    publishNode: () => publishNode(),
+  });
   const { queries, commands } = services;
   const door: { listening?: Listening } = {};
   const publishNode = createNodeFact({

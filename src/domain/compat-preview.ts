@@ -11,6 +11,7 @@ export const compatPreviewSchema = z.object({
   guest_image_version: text.describe("blank: as each node has it now"),
   agent_version: text,
   kernel_version: text,
+  versions_extra: z.record(text, text),
   summary: z.object({
     templates: count.describe("templates with a replica that would become stale"),
     replicas: count,
@@ -37,6 +38,8 @@ export interface Upgrade {
   readonly guestImage?: string | undefined;
   readonly agent?: string | undefined;
   readonly kernel?: string | undefined;
+  /** What the driver reports besides: `{ qemu_version: "10.0" }`. */
+  readonly extra?: Readonly<Record<string, string>> | undefined;
 }
 
 const KERNEL_NOTE =
@@ -86,6 +89,7 @@ export function previewUpgrade(input: CompatInput, upgrade: Upgrade): CompatPrev
     guest_image_version: upgrade.guestImage ?? "",
     agent_version: upgrade.agent ?? "",
     kernel_version: upgrade.kernel ?? "",
+    versions_extra: { ...upgrade.extra },
     summary,
     templates,
     nodes: [...perNode]
@@ -102,7 +106,7 @@ function changeOf(replica: ReplicaStatus, node: NodeFact, upgrade: Upgrade) {
     guest_image_version: upgrade.guestImage ?? node.guest_image_version,
     agent_version: upgrade.agent ?? node.agent_version,
     kernel_version: upgrade.kernel ?? node.kernel_version,
-    versions_extra: node.versions_extra,
+    versions_extra: { ...node.versions_extra, ...upgrade.extra },
   };
   const was = evaluateCompat(replica, node, policy);
   const is = evaluateCompat(replica, after, policy);

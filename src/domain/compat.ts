@@ -131,11 +131,14 @@ export function effectiveCompat(replica: Judged, node: Judge | undefined): Evalu
 
 /**
  * What a scan finds (spec §5.3). Of a node that is down nobody can tell any more, except that what
- * was stale has not become better; it cannot write that itself, so that readers see it so.
+ * was stale has not become better; it cannot write that itself, so that readers see it so. The same
+ * goes for a node that does not know its versions.
  */
 export function scanCompat(replica: Judged, node: Judge | undefined): Evaluated {
-  if (node?.healthy !== true) return storedCompat(replica) === "STALE" ? "STALE" : "UNKNOWN";
-  return effectiveCompat(replica, node);
+  const wasStale = storedCompat(replica) === "STALE";
+  if (node?.healthy !== true) return wasStale ? "STALE" : "UNKNOWN";
+  const live = effectiveCompat(replica, node);
+  return live === "UNKNOWN" && wasStale && !hasVersions(node) ? "STALE" : live;
 }
 
 /**

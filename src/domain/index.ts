@@ -5,6 +5,7 @@ export * from "./collection.ts";
 export * from "./compat.ts";
 export * from "./compat-matrix.ts";
 export * from "./compat-preview.ts";
+export * from "./compat-scan.ts";
 export * from "./create-request.ts";
 export * from "./deletion.ts";
 export * from "./entry.ts";

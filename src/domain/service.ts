@@ -17,6 +17,10 @@ import type {
   TemplateInfo,
 } from "./schema.ts";
 import type { AcquireRefRequest, ObservedRefs, RuntimeRef } from "./runtime-ref.ts";
+import type { CompatStatus } from "./compat.ts";
+import type { TemplateCompatMatrix } from "./compat-matrix.ts";
+import type { CompatPreview, Upgrade } from "./compat-preview.ts";
+import type { AdoptedCompat, CompatScan, RescanCompatRequest } from "./compat-scan.ts";
 import type { ArtifactWhy, GcReport, TemplateWhy } from "./collection.ts";
 import type {
   ClusterView,
@@ -89,6 +93,10 @@ export interface Queries {
   whyArtifact(id: string): ArtifactWhy;
   /** Who uses it, and why it is not ready on a node. @throws AppError template_not_found */
   whyTemplate(id: string): Promise<TemplateWhy>;
+  /** Templates by nodes, by id; the summary is of all of them. */
+  compat(page?: PageRequest & { status?: CompatStatus | undefined }): TemplateCompatMatrix;
+  /** What would be stale if every node had these versions. */
+  compatPreview(upgrade: Upgrade): CompatPreview;
   nodes(): readonly NodeFact[];
   /** `self` is this node. @throws AppError node_not_found */
   node(id: string): NodeFact;
@@ -169,6 +177,16 @@ export interface Commands {
   collectGarbage(options: { dryRun: boolean }, context: CallContext): Promise<GcReport>;
   /** @throws AppError artifact_not_found, wrong_status, no_quorum */
   undeleteArtifact(id: string, context: CallContext): Promise<ArtifactInfo>;
+  /**
+   * Judges the replicas of these nodes again, one node after the other.
+   * @throws AppError invalid_request, node_not_found, peer_unreachable
+   */
+  rescanCompat(request: RescanCompatRequest, context: CallContext): Promise<CompatScan>;
+  /**
+   * Replicas of unknown versions are taken as made with what their node has now.
+   * @throws AppError template_not_found, peer_unreachable
+   */
+  adoptCompatBaseline(id: string, context: CallContext): Promise<AdoptedCompat>;
   /** Makes this node a cluster of one when it is alone. @throws AppError no_quorum */
   createJoinToken(request: CreateTokenRequest, context: CallContext): Promise<CreatedToken>;
   /** @throws AppError join_token_not_found, no_quorum, not_clustered */

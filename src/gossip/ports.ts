@@ -43,7 +43,9 @@ export type Protocol =
   /** Questions of the daemon: logs, credentials, details that live on one node. */
   | "ask"
   /** Runtime refs, which live on the sandbox's node. */
-  | "refs";
+  | "refs"
+  /** Scans and baselines of compat, which each node writes itself. */
+  | "compat";
 
 /** What went over one topic or protocol in one direction, since the transport started. */
 export interface Traffic {

@@ -4,13 +4,16 @@
  */
 import {
   AppError,
+  getCompatMatrix,
   isActiveJob,
+  previewUpgrade,
   type ArtifactInfo,
   type ArtifactWhy,
   type CallContext,
   type ChangeEvent,
   type ClusterView,
   type Commands,
+  type CompatInput,
   type CreateFromImageRequest,
   type GcReport,
   type JobInfo,
@@ -243,6 +246,23 @@ export const aGcReport = (over: Partial<GcReport> = {}): GcReport => ({
   ...over,
 });
 
+const compatInput = (templates: readonly TemplateInfo[]): CompatInput => ({
+  templates: templates.map((one) => ({ ...one, status: "READY", generation: 0, request: {} })),
+  nodes: [aNode()],
+  replicas: templates.flatMap(({ template_id: id, replicas }) =>
+    replicas.map((value) => ({ id, value })),
+  ),
+});
+
+function aMatrix(templates: readonly TemplateInfo[], page: Parameters<Queries["compat"]>[0] = {}) {
+  const { hasMore, ...matrix } = getCompatMatrix(compatInput(templates), {
+    ...page,
+    after: page.next_token,
+  });
+  const last = matrix.templates.at(-1)?.template_id;
+  return hasMore && last !== undefined ? { ...matrix, next_token: last } : matrix;
+}
+
 export interface FakeService {
   cluster: ClusterView;
   readonly queries: Queries;
@@ -350,6 +370,8 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
         (one) => one.sandbox_id === id,
         () => new AppError("sandbox_not_found", `sandbox ${id} not found`),
       ),
+    compat: (page) => aMatrix(service.templates, page),
+    compatPreview: (upgrade) => previewUpgrade(compatInput(service.templates), upgrade),
     whyArtifact: (id) => aWhy(artifact(id)),
     whyTemplate: async (id) => aTemplateWhy(template(id)),
     async runtimeRefs(id) {
@@ -444,6 +466,16 @@ function commandsOf(service: Omit<FakeService, "commands">): Commands {
     async collectGarbage({ dryRun }, context) {
       enter("collectGarbage", { dryRun }, context);
       return aGcReport({ dry_run: dryRun });
+    },
+    async rescanCompat(request, context) {
+      enter("rescanCompat", request, context);
+      const counts = { scanned: 3, changed: 1, stale: 1, unknown: 0 };
+      return { nodes: [{ node_id: "node-a", healthy: true, ...counts }] };
+    },
+    async adoptCompatBaseline(id, context) {
+      enter("adoptCompatBaseline", id, context);
+      const { template_id } = service.queries.template(id);
+      return { template_id, updated: 1, nodes: ["node-a"] };
     },
     async undeleteArtifact(id, context) {
       enter("undeleteArtifact", id, context);

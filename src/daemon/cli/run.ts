@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { ERRORS, errorText, isAppError } from "../../domain/index.ts";
 import { registerArtifact } from "./artifact.ts";
 import { registerCluster } from "./cluster.ts";
+import { registerCompat } from "./compat.ts";
 import { createContext, Interrupted } from "./context.ts";
 import { registerDoctor } from "./doctor.ts";
 import { registerGc } from "./gc.ts";
@@ -84,6 +85,7 @@ function createProgram(io: CliIo, options: CliOptions): Command {
   registerNode(program, context);
   registerCluster(program, context);
   registerGc(program, context);
+  registerCompat(program, context);
   registerDoctor(program, context);
   registerResolve(program, context);
   options.extraCommands?.(program);
@@ -139,5 +141,6 @@ const HINTS: Partial<Record<string, string>> = {
   join_token_expired: "make another: templatecenter cluster token",
   join_token_used: "make another: templatecenter cluster token",
   template_in_use: "end its sandboxes first, or pass --force",
+  template_stale_needs_redo: "see which versions differ: templatecenter compat matrix",
   template_has_no_ready_replica: "see why: templatecenter tpl info TEMPLATE",
 };

@@ -6,9 +6,13 @@ import { z } from "@hono/zod-openapi";
 import {
   LIMITS,
   acquireRefSchema,
+  adoptedCompatSchema,
   artifactInfoSchema,
   artifactWhySchema,
   clusterViewSchema,
+  compatMatrixSchema,
+  compatPreviewSchema,
+  compatScanSchema,
   createFromImageSchema,
   createTokenSchema,
   createdTokenSchema,
@@ -19,6 +23,7 @@ import {
   nodeFactSchema,
   observedRefsSchema,
   replicaSchema,
+  rescanCompatSchema,
   resolveResultSchema,
   runSandboxSchema,
   runtimeRefSchema,
@@ -53,6 +58,11 @@ export const Join = named("JoinRequest", joinSchema);
 export const ArtifactWhyView = named("ArtifactWhy", artifactWhySchema);
 export const TemplateWhyView = named("TemplateWhy", templateWhySchema);
 export const GcReportView = named("GcReport", gcReportSchema);
+export const CompatMatrix = named("CompatMatrix", compatMatrixSchema);
+export const CompatPreviewView = named("CompatPreview", compatPreviewSchema);
+export const RescanCompat = named("RescanCompatRequest", rescanCompatSchema);
+export const CompatScanView = named("CompatScan", compatScanSchema);
+export const AdoptedCompatView = named("AdoptedCompat", adoptedCompatSchema);
 export const Swarm = named("Swarm", swarmViewSchema);
 
 export const Problem = z

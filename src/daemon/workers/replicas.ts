@@ -13,9 +13,11 @@ import {
   evaluateCompat,
   guestSpecOf,
   isAppError,
+  keepBound,
   type ArtifactStore,
   type Clock,
   type Catalog,
+  type ComponentVersions,
   type DriverSnapshot,
   type Log,
   type ReplicaStatus,
@@ -214,7 +216,9 @@ export class ReplicasWorker {
       generation: template.generation,
       ...change,
     };
-    await this.#parts.facts.put("replica", template.template_id, replica, {
+    const stored = this.#parts.facts.get("replica", template.template_id);
+    const value = snapshot === undefined ? keepBound(stored, replica) : replica;
+    await this.#parts.facts.put("replica", template.template_id, value, {
       ...(snapshot === undefined
         ? {}
         : { local: [{ table: "driver-snapshot", key: template.template_id, value: snapshot }] }),
@@ -311,7 +315,6 @@ export class ReplicasWorker {
   }
 
   async #publishReady(template: TemplateRecord, snapshot: DriverSnapshot): Promise<void> {
-    const { extra, ...versions } = snapshot.versions;
     await this.#publish(
       template,
       {
@@ -319,15 +322,20 @@ export class ReplicasWorker {
         phase: "READY",
         last_error_phase: "",
         cleanup_required: false,
-        ...versions,
-        versions_extra: { ...extra },
+        ...versionsOf(snapshot.versions),
         compat_policy: "STRICT",
-        compat_status: evaluateCompat(versions, await this.#parts.driver.versions(), "STRICT"),
+        compat_status: await this.#compatOf(snapshot),
         compat_checked_unix: Math.floor(this.#parts.clock.now() / 1_000),
         timings: { ...snapshot.timings },
       },
       snapshot,
     );
+  }
+
+  /** What its guest was made with against what it would be made with now. */
+  async #compatOf({ versions }: DriverSnapshot) {
+    const current = versionsOf(await this.#parts.driver.versions());
+    return evaluateCompat(versionsOf(versions), current, "STRICT");
   }
 
   async #remove(templateId: string): Promise<void> {
@@ -343,6 +351,11 @@ export class ReplicasWorker {
     await this.#parts.catalog.table("driver-snapshot").delete(templateId);
   }
 }
+
+const versionsOf = ({ extra, ...versions }: ComponentVersions) => ({
+  ...versions,
+  versions_extra: { ...extra },
+});
 
 const consoleTail = (error: unknown): string[] => {
   const tail = isAppError(error) ? error.meta["console_tail"] : undefined;

@@ -56,6 +56,7 @@ const PROTOCOLS: readonly Protocol[] = [
   "swarm",
   "ask",
   "refs",
+  "compat",
 ];
 /** A batch of changes is at most half of it. */
 const MESSAGE_BYTES = 256 * 1024;

@@ -6,7 +6,7 @@ import type { CliIo } from "../../../src/daemon/cli/io.ts";
 import { runCli } from "../../../src/daemon/cli/run.ts";
 import { listen, type Listening } from "../../../src/daemon/http/server.ts";
 import { AppError, type CreateFromImageRequest } from "../../../src/domain/index.ts";
-import { aJob } from "../../support/fake-http-service.ts";
+import { aJob, aReplica, aTemplate } from "../../support/fake-http-service.ts";
 import { httpFixture, realClock, tokenHash, type HttpFixture } from "../../support/http-app.ts";
 
 const TPL = "tpl-000000000000000000000001";
@@ -152,6 +152,55 @@ describe("gc and why", () => {
   it("undeletes", async () => {
     expect((await run("artifact undelete rfs-1")).out).toMatch(/^artifact rfs-1 is kept until /);
     expect(fixture.service.calls.at(-1)?.name).toBe("undeleteArtifact");
+  });
+});
+
+describe("compat", () => {
+  const old = { guest_image_version: "g0", agent_version: "a1" };
+  beforeEach(() => {
+    fixture.service.templates.splice(
+      0,
+      Infinity,
+      aTemplate({ replicas: [aReplica(old)] }),
+      aTemplate({ template_id: "tpl-2", display_name: "", replicas: [] }),
+    );
+  });
+
+  it("shows the matrix, which versions differ, and the sums", async () => {
+    const { code, out } = await run("compat matrix");
+    expect(code).toBe(0);
+    expect(out).toMatch(/TEMPLATE_ID +NAME +OVERALL +node-a\n/);
+    expect(out).toMatch(/web +STALE +STALE\n/);
+    expect(out).toMatch(/tpl-2 +- +MISSING +MISSING\n/);
+    expect(out).toMatch(/node-a +guest_image +g0 +g1\n/);
+    expect(out).toContain("stale_replicas: 1\n");
+    const { templates } = JSON.parse((await run("compat matrix --json --status stale")).out) as {
+      templates: unknown[];
+    };
+    expect(templates).toHaveLength(1);
+    expect((await run("compat matrix --summary")).out).toMatch(/^stale_templates: 1\n/);
+  });
+  it("previews an upgrade by each version that is named", async () => {
+    const { out } = await run("compat preview --guest-image g0 --kernel k2 --set qemu_version=10");
+    expect(out).toMatch(/^nothing would become stale\n/);
+    expect(out).toContain("healed: 1\n");
+    expect(out).toContain("note: a kernel alone breaks nothing");
+    expect((await run("compat preview")).code).toBe(2);
+  });
+  it("rescans the nodes that are named, or all", async () => {
+    expect((await run("compat rescan node-a")).out).toMatch(/node-a +yes +3 +1 +1 +0\n/);
+    expect(fixture.service.calls.at(-1)?.argument).toEqual({
+      node_ids: ["node-a"],
+      all_nodes: false,
+    });
+    await run("compat rescan --all");
+    expect(fixture.service.calls.at(-1)?.argument).toEqual({ node_ids: [], all_nodes: true });
+  });
+  it("adopts a baseline", async () => {
+    expect((await run("compat adopt web")).out).toMatch(
+      /: 1 replicas have a baseline now on node-a/,
+    );
+    expect((await run("compat adopt none")).code).toBe(3);
   });
 });
 

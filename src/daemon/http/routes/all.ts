@@ -2,6 +2,7 @@
 import type { Route } from "../route.ts";
 import { artifactRoutes } from "./artifacts.ts";
 import { clusterRoutes } from "./cluster.ts";
+import { compatRoutes } from "./compat.ts";
 import { eventRoutes } from "./events.ts";
 import { gcRoutes } from "./gc.ts";
 import { healthRoutes } from "./health.ts";
@@ -17,6 +18,7 @@ export const ROUTES: readonly Route[] = [
   ...jobRoutes,
   ...artifactRoutes,
   ...gcRoutes,
+  ...compatRoutes,
   resolveRoute,
   ...sandboxRoutes,
   ...runtimeRefRoutes,

@@ -18,7 +18,7 @@ import {
   type Random,
   type RuntimeDriver,
 } from "../../../domain/index.ts";
-import type { GuestAssets } from "../guest-assets.ts";
+import { readGuestAssets, type GuestAssets } from "../guest-assets.ts";
 import { CPU_MODEL, MACHINE, VM_FILES } from "./command.ts";
 import { endMachine, releaseMachine, withQemuLog, type Machine } from "./machine.ts";
 import { measureMemory } from "./memory.ts";
@@ -73,9 +73,11 @@ export class QemuDriver implements RuntimeDriver {
   readonly #ownPids = new Set<number>();
   readonly #ownDirs = new Set<string>();
   #settled: Chosen | undefined;
+  #assets: GuestAssets;
 
   constructor(parts: QemuParts) {
     this.#parts = parts;
+    this.#assets = parts.assets;
     this.#pool = new Pool(join(parts.sandboxesDir, POOL_FOLDER), parts.clock, parts.log);
     // It may take seconds: the daemon's start does not wait for it, the first boot does.
     this.#chosen = chooseAccelerator(parts, this.#closing.signal);
@@ -103,10 +105,17 @@ export class QemuDriver implements RuntimeDriver {
     }
   }
 
+  /** As they are on the disk now: `guest install --refresh` replaces them under a daemon. */
+  #guestAssets(): Promise<GuestAssets> {
+    return readGuestAssets(dirname(this.#parts.assets.kernel));
+  }
+
   /** Does not wait for the trial boot: the accelerator is blank until it is known. */
   async versions(): Promise<ComponentVersions> {
+    // Without assets nothing can be booted, and what was known of them stays what others see.
+    this.#assets = await this.#guestAssets().catch(() => this.#assets);
     return {
-      ...this.#parts.assets.versions,
+      ...this.#assets.versions,
       extra: {
         qemu_version: this.#parts.qemuVersion,
         machine: MACHINE,
@@ -120,11 +129,12 @@ export class QemuDriver implements RuntimeDriver {
     input: { templateId: string; rootfsPath: string; guest: GuestSpec; dir: string },
     options: { signal?: AbortSignal; onLog?: GuestLog; onStep?: (step: string) => void } = {},
   ): Promise<DriverSnapshot> {
-    const { assets, clock, program } = this.#parts;
+    const { clock, program } = this.#parts;
     const signals = [this.#closing.signal, options.signal].filter((one) => one !== undefined);
     const signal = AbortSignal.any(signals);
     signal.throwIfAborted();
     const chosen = await this.#accelerator();
+    const assets = await this.#guestAssets();
     signal.throwIfAborted();
     const work = workFolder(input.dir);
     this.#ownDirs.add(work);
@@ -132,7 +142,7 @@ export class QemuDriver implements RuntimeDriver {
       const snapshot = await bootTemplate({
         ...input,
         ...{ program, chosen, assets, clock, signal },
-        versions: await this.versions(),
+        versions: { ...(await this.versions()), ...assets.versions },
         onLog: options.onLog ?? (() => undefined),
         onStep: options.onStep ?? (() => undefined),
         onProcess: (spawned) => this.#own(spawned),

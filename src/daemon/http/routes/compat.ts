@@ -1,0 +1,92 @@
+/** Compat: which replicas fit what their nodes would boot now, and what an upgrade would break. */
+import { z } from "@hono/zod-openapi";
+import { COMPAT_STATUSES } from "../../../domain/index.ts";
+import { json } from "../answer.ts";
+import { param, route, type Route } from "../route.ts";
+import {
+  AdoptedCompatView,
+  CompatMatrix,
+  CompatPreviewView,
+  CompatScanView,
+  RescanCompat,
+  pageQuery,
+} from "../schemas.ts";
+import { callContext } from "./templates.ts";
+
+const tag = "compat";
+
+const matrix = route(
+  {
+    method: "get",
+    path: "/v1/compat",
+    summary: "Templates by nodes: does each replica fit what its node would boot now",
+    tag,
+    query: z.strictObject({
+      ...pageQuery,
+      status: z.enum(COMPAT_STATUSES).optional().describe("only templates that are so overall"),
+    }),
+    answers: {
+      200: { description: "one page of templates, and the sums over all", schema: CompatMatrix },
+    },
+  },
+  ({ queries }, _c, { query }) => json(queries.compat(query)),
+);
+
+const version = z.string().trim().min(1, "must not be blank").max(256).optional();
+
+const preview = route(
+  {
+    method: "get",
+    path: "/v1/compat/preview",
+    summary: "What would be stale if every node had these versions",
+    tag,
+    query: z
+      .strictObject({
+        guest_image: version,
+        agent: version,
+        kernel: version,
+        extra: z
+          .string()
+          .regex(/^[^=,]+=[^=,]+(,[^=,]+=[^=,]+)*$/, "must be NAME=VERSION, separated by commas")
+          .max(1_024)
+          .optional()
+          .describe("what the driver reports besides: qemu_version=10.0,machine=microvm"),
+      })
+      .refine((query) => Object.keys(query).length > 0, "name at least one version"),
+    answers: { 200: { description: "what would change", schema: CompatPreviewView } },
+  },
+  ({ queries }, _c, { query }) => {
+    const { guest_image: guestImage, agent, kernel } = query;
+    const extra: Record<string, string> = {};
+    for (const pair of query.extra?.split(",") ?? []) {
+      const [name = "", value = ""] = pair.split("=", 2);
+      extra[name] = value;
+    }
+    return json(queries.compatPreview({ guestImage, agent, kernel, extra }));
+  },
+);
+
+const rescan = route(
+  {
+    method: "post",
+    path: "/v1/compat/rescan",
+    summary: "Judge the replicas of nodes again, one node after the other, until one fails",
+    tag,
+    body: RescanCompat,
+    answers: { 200: { description: "what each scan found", schema: CompatScanView } },
+  },
+  async ({ commands }, c, { body }) => json(await commands.rescanCompat(body, callContext(c))),
+);
+
+const adopt = route(
+  {
+    method: "post",
+    path: "/v1/templates/{id}/compat/adopt",
+    summary: "Take replicas of unknown versions as made with what their nodes have now",
+    tag,
+    answers: { 200: { description: "which have taken them over", schema: AdoptedCompatView } },
+  },
+  async ({ commands }, c) => json(await commands.adoptCompatBaseline(param(c), callContext(c))),
+);
+
+export const compatRoutes: readonly Route[] = [matrix, preview, rescan, adopt];
