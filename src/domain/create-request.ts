@@ -4,7 +4,8 @@
  */
 import { parseSizeBytes, sizeInGib } from "./artifact.ts";
 import { parseCpuMillis, parseMemoryMib } from "./normalize.ts";
-import type { GuestSpec, ImageConfig } from "./ports.ts";
+import type { ImageConfig } from "./ports.ts";
+import type { GuestSpec } from "./runtime-driver.ts";
 import type { ContainerSpec, CreateFromImageRequest, SandboxRequest } from "./schema.ts";
 import { DEFAULT_TEMPLATE_VERSION } from "./template.ts";
 

@@ -20,6 +20,7 @@ export * from "./liveness.ts";
 export * from "./machine.ts";
 export * from "./normalize.ts";
 export type * from "./ports.ts";
+export type * from "./runtime-driver.ts";
 export * from "./quorum.ts";
 export * from "./rendezvous.ts";
 export * from "./resolve.ts";

@@ -3,7 +3,6 @@
  * adapters implement them in storage and daemon; `daemon/wire.ts` joins them.
  */
 import type { ChunkManifest } from "./chunk-manifest.ts";
-import type { ComponentVersions } from "./compat.ts";
 import type { Entry, EntryKind } from "./entry.ts";
 import type { ArtifactRecord } from "./schema.ts";
 import type { Bitfield } from "./swarm.ts";
@@ -179,103 +178,6 @@ export interface RootfsBuilder {
       onProgress?: (progress: RootfsBuildProgress) => void;
     },
   ): Promise<RootfsBuildResult>;
-}
-
-/* ---- runtime driver (design §7) -------------------------------------------------------------- */
-
-export interface DriverProbe {
-  readonly available: boolean;
-  /**
-   * Why not, or what was chosen: "qemu 7.2 with tcg: /dev/kvm did not boot a trial guest in 5 s".
-   */
-  readonly detail: string;
-  readonly accelerator?: "kvm" | "tcg";
-}
-
-/** What a guest runs; made from the template's generated create request (spec §3.10). */
-export interface GuestSpec {
-  readonly command: readonly string[];
-  readonly args: readonly string[];
-  readonly env: readonly string[];
-  readonly workingDir: string;
-  readonly cpuMillis: number;
-  readonly memoryMib: number;
-  readonly exposedPorts: readonly number[];
-  readonly probe?: GuestProbe;
-  /** Reaches nothing, neither the network nor services on the host's own loopback. */
-  readonly isolated?: boolean;
-}
-
-export interface GuestProbe {
-  readonly port: number;
-  readonly path: string;
-  readonly timeoutMs: number;
-  readonly periodMs: number;
-  readonly successThreshold: number;
-  readonly failureThreshold: number;
-}
-
-/** A template's VM snapshot on this node. Physical detail: it never leaves the node. */
-export interface DriverSnapshot {
-  readonly templateId: string;
-  readonly driver: string;
-  /** Everything the driver made for it, removed as a whole. */
-  readonly dir: string;
-  readonly versions: ComponentVersions;
-  readonly bytes: number;
-  readonly timings: Readonly<Record<string, number>>;
-}
-
-export interface DriverSandbox {
-  readonly sandboxId: string;
-  readonly templateId: string;
-  readonly pid?: number;
-  /** Guest port → host address that reaches it. */
-  readonly ports: Readonly<Record<string, { host: string; port: number }>>;
-  readonly timings: Readonly<Record<string, number>>;
-}
-
-export type GuestLog = (line: string) => void;
-
-export interface RuntimeDriver {
-  readonly name: "qemu" | "rootfs" | "exec";
-  probe(options?: { signal?: AbortSignal }): Promise<DriverProbe>;
-  versions(): Promise<ComponentVersions>;
-  /**
-   * Boots the template once on its own copy-on-write disk, waits for the readiness probe, snapshots
-   * memory, device state and disk into `dir` (made by this call, removed again when it fails), and
-   * ends the VM.
-   * @throws AppError guest_assets_missing, guest_boot_failed, guest_probe_failed, snapshot_failed
-   */
-  makeSnapshot(
-    input: { templateId: string; rootfsPath: string; guest: GuestSpec; dir: string },
-    options?: { signal?: AbortSignal; onLog?: GuestLog; onStep?: (step: string) => void },
-  ): Promise<DriverSnapshot>;
-  /**
-   * Drops what `makeSnapshot` made, and any process still waiting on it. No error if it is gone.
-   */
-  removeSnapshot(snapshot: DriverSnapshot): Promise<void>;
-  /** True when the snapshot's files are all there and of the sizes recorded when it was made. */
-  hasSnapshot(snapshot: DriverSnapshot): Promise<boolean>;
-  /**
-   * Starts a sandbox from a snapshot. Resolves when the guest is running.
-   * @throws AppError restore_failed, sandbox_already_exists
-   */
-  restore(
-    input: { sandboxId: string; snapshot: DriverSnapshot; guest: GuestSpec; dir: string },
-    options?: { signal?: AbortSignal },
-  ): Promise<DriverSandbox>;
-  /** Ends the sandbox and removes its folder. No error if it is gone. */
-  stop(sandboxId: string): Promise<void>;
-  /** The sandboxes that run now, those found again after a daemon restart included. */
-  list(): Promise<readonly DriverSandbox[]>;
-  /** Ends the VM processes this driver's folders name that no sandbox owns; answers their pids. */
-  reap(): Promise<readonly number[]>;
-  usage(): Promise<{ sandboxes: number; processes: number; memoryBytes: number }>;
-  /** Keeps up to `size` processes waiting for the snapshot, so that `restore` is faster. */
-  warm(snapshot: DriverSnapshot, guest: GuestSpec, size: number): Promise<void>;
-  /** Ends helpers and waiting processes; sandboxes stay when `keepSandboxes`. */
-  close(options: { keepSandboxes: boolean }): Promise<void>;
 }
 
 /* ---- catalog (storage) ----------------------------------------------------------------------- */

@@ -5,9 +5,9 @@
 import { writeFile } from "node:fs/promises";
 
 const CLUSTER_BITS = 16;
-const CLUSTER = 1 << CLUSTER_BITS;
+export const CLUSTER = 1 << CLUSTER_BITS;
 /** A cluster of the first-level table covers this many bytes of disk. */
-const L2_BYTES = CLUSTER * (CLUSTER / 8);
+export const L2_BYTES = CLUSTER * (CLUSTER / 8);
 
 /**
  * Header, refcount table, one refcount block and an empty first-level table: four clusters.

@@ -2,7 +2,7 @@
  * The driver without VMs: a replica is ready when the verified root filesystem is in place. For
  * hosts without hypervisor, and for large simulated clusters.
  */
-import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import {
@@ -12,6 +12,7 @@ import {
   type DriverSnapshot,
   type RuntimeDriver,
 } from "../../domain/index.ts";
+import { readManifest } from "./file-manifest.ts";
 
 /** Constants, so that compat finds replicas of this driver equal on every host. */
 const VERSIONS = {
@@ -23,13 +24,18 @@ const VERSIONS = {
 
 const SNAPSHOT = "snapshot.json";
 const SANDBOX = "sandbox.json";
+/** What a VM's memory would be: says whose state it is. */
+const STATE = "state";
 
 const snapshotSchema = z.object({ rootfs_path: z.string(), rootfs_bytes: z.number() });
+const descriptionSchema = z.strictObject({ format: z.literal(1), rootfs_bytes: z.number() });
 const sandboxSchema = z.object({
   sandboxId: z.string(),
   templateId: z.string(),
+  snapshotId: z.string().exactOptional(),
   ports: z.object({}),
   timings: z.record(z.string(), z.number()),
+  rootfsPath: z.string().exactOptional(),
 });
 
 /** Whole or not at all: a crash leaves no half of a record. */
@@ -63,9 +69,28 @@ export function createRootfsDriver(options: { sandboxesDir: string; clock: Clock
     const found: DriverSandbox[] = [];
     for (const name of await namesIn(sandboxesDir)) {
       const record = await readRecord(join(sandboxesDir, name, SANDBOX), sandboxSchema);
-      if (record?.sandboxId === name) found.push(record);
+      if (record?.sandboxId !== name) continue;
+      const { rootfsPath: _rootfsPath, ...sandbox } = record;
+      found.push(sandbox);
     }
     return found;
+  };
+  const write = async (sandboxId: string, snapshot: DriverSnapshot, began: number) => {
+    const { templateId, snapshotId } = snapshot;
+    const record = await readRecord(join(snapshot.dir, SNAPSHOT), snapshotSchema);
+    if (record === undefined) {
+      throw new AppError("restore_failed", `sandbox ${sandboxId} has no whole snapshot`);
+    }
+    const sandbox: DriverSandbox = {
+      sandboxId,
+      templateId,
+      ...(snapshotId === undefined ? {} : { snapshotId }),
+      ports: {},
+      timings: { running_ms: Math.round((clock.monotonic() - began) * 10) / 10 },
+    };
+    const rootfsPath = record.rootfs_path;
+    await writeRecord(join(sandboxesDir, sandboxId, SANDBOX), { ...sandbox, rootfsPath });
+    return sandbox;
   };
   return {
     name: "rootfs",
@@ -85,11 +110,38 @@ export function createRootfsDriver(options: { sandboxesDir: string; clock: Clock
           ? new AppError("sandbox_already_exists", `sandbox ${sandboxId} already exists`, { cause })
           : new AppError("restore_failed", `sandbox ${sandboxId} got no folder`, { cause });
       });
-      const timings = { running_ms: Math.round((clock.monotonic() - began) * 10) / 10 };
-      const { templateId } = snapshot;
-      const sandbox: DriverSandbox = { sandboxId, templateId, ports: {}, timings };
-      await writeRecord(join(dir, SANDBOX), sandbox);
-      return sandbox;
+      try {
+        return await write(sandboxId, snapshot, began);
+      } catch (error) {
+        await rm(dir, { recursive: true, force: true });
+        throw error;
+      }
+    },
+    async snapshotSandbox({ sandboxId, snapshotId, dir }, { signal, onStep } = {}) {
+      signal?.throwIfAborted();
+      const record = await readRecord(join(sandboxesDir, sandboxId, SANDBOX), sandboxSchema);
+      if (record === undefined) throw notRunning(sandboxId);
+      onStep?.("this driver runs nothing: there is no memory to freeze");
+      const { templateId, rootfsPath = "" } = record;
+      const state = `${JSON.stringify({ sandbox_id: sandboxId, snapshot_id: snapshotId })}\n`;
+      const write = (to: string) => writeFile(to, state, { mode: 0o640, flush: true });
+      return publish({ templateId, snapshotId, rootfsPath, dir }, VERSIONS, write);
+    },
+    async rollback({ sandboxId, snapshot }, { signal } = {}) {
+      const began = clock.monotonic();
+      signal?.throwIfAborted();
+      const record = await readRecord(join(sandboxesDir, sandboxId, SANDBOX), sandboxSchema);
+      if (record === undefined) throw notRunning(sandboxId);
+      return write(sandboxId, snapshot, began);
+    },
+    exportSnapshot,
+    async importSnapshot({ description, files, rootfsPath, versions, ...input }) {
+      const { rootfs_bytes } = descriptionSchema.parse(description);
+      const state = files.find(({ name }) => name === STATE);
+      if (state === undefined || (await sizeOf(rootfsPath)) !== rootfs_bytes) {
+        throw new AppError("snapshot_failed", `${input.snapshotId} lacks its state or filesystem`);
+      }
+      return publish({ ...input, rootfsPath }, versions, (to) => copyFile(state.path, to));
     },
     async stop(sandboxId) {
       const dir = join(sandboxesDir, sandboxId);
@@ -113,6 +165,41 @@ export function createRootfsDriver(options: { sandboxesDir: string; clock: Clock
     },
   };
 }
+
+const notRunning = (sandboxId: string): AppError =>
+  new AppError("sandbox_not_found", `sandbox ${sandboxId} does not run`);
+
+/** A sandbox's snapshot: its state, then the record that makes it whole. */
+async function publish(
+  input: { templateId: string; snapshotId: string; rootfsPath: string; dir: string },
+  versions: DriverSnapshot["versions"],
+  writeState: (path: string) => Promise<void>,
+): Promise<DriverSnapshot> {
+  const { templateId, snapshotId, rootfsPath, dir } = input;
+  const bytes = await sizeOf(rootfsPath);
+  if (bytes <= 0) throw new AppError("snapshot_failed", "the root filesystem is not there");
+  await mkdir(dir, { recursive: true, mode: 0o750 });
+  try {
+    await writeState(join(dir, STATE));
+    await writeRecord(join(dir, SNAPSHOT), { rootfs_path: rootfsPath, rootfs_bytes: bytes });
+  } catch (error) {
+    await rm(dir, { recursive: true, force: true });
+    throw error;
+  }
+  const timings = { pause_ms: 0, live_ms: 0, total_ms: 0 };
+  const size = await sizeOf(join(dir, STATE));
+  return { templateId, snapshotId, driver: "rootfs", dir, versions, bytes: size, timings };
+}
+
+const exportSnapshot: RuntimeDriver["exportSnapshot"] = async ({ dir }, { signal } = {}) => {
+  const record = await readRecord(join(dir, SNAPSHOT), snapshotSchema);
+  if (record === undefined || (await sizeOf(join(dir, STATE))) < 0) {
+    throw new AppError("snapshot_not_found", `${dir} holds no whole snapshot of a sandbox`);
+  }
+  const path = join(dir, STATE);
+  const file = { name: STATE, path, ...(await readManifest(path, signal)) };
+  return { description: { format: 1, rootfs_bytes: record.rootfs_bytes }, files: [file] };
+};
 
 const makeSnapshot: RuntimeDriver["makeSnapshot"] = async (
   { templateId, rootfsPath, dir },

@@ -45,6 +45,10 @@ describe("a guest", () => {
       shape: shapeOf(guest),
       memory: { path: "/data,share=on/memory", share: false },
       diskPath: "/data,x/disk",
+      below: [
+        { path: "/data,x/tpl", format: "qcow2" },
+        { path: "/data,x/root", format: "raw" },
+      ],
       guestPorts: [80, 443],
       isolated: true,
       start: "incoming",

@@ -42,9 +42,10 @@ describe("the QMP client", () => {
     const event = qmp.waitFor(({ event }) => event === "RESUME");
     const text =
       '{"QMP": {"version": {}}}\r\n{"event": "STOP"}\r\n' +
-      '{"event": "RESUME", "data": {"é": 1}}\r\n{"return": "ü", "id": 1}\r\n';
+      '{"event": "RESUME", "data": {"é": 1}, ' +
+      '"timestamp": {"seconds": 12, "microseconds": 500}}\r\n{"return": "ü", "id": 1}\r\n';
     for (const byte of Buffer.from(text)) channel.push(Buffer.from([byte]));
-    expect(await event).toEqual({ event: "RESUME", data: { é: 1 } });
+    expect(await event).toEqual({ event: "RESUME", data: { é: 1 }, at: 12_000.5 });
     expect(await answer).toBe("ü");
   });
 

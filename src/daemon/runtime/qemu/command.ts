@@ -12,6 +12,7 @@ export type Accelerator = "kvm" | "tcg";
 export const VM_FILES = {
   memory: "memory",
   disk: "disk.qcow2",
+  layer: "layer.qcow2",
   state: "state",
   log: "qemu.log",
   qmp: "qmp.sock",
@@ -40,13 +41,20 @@ export const shapeOf = (guest: GuestSpec): Shape => ({
 export const MACHINE = "microvm";
 export const CPU_MODEL = "max";
 
+export interface DiskLayer {
+  readonly path: string;
+  readonly format: "raw" | "qcow2";
+}
+
 export interface VmOptions {
   readonly name: string;
   readonly accelerator: Accelerator;
   readonly shape: Shape;
   /** `share`: writes reach the file; otherwise they are copied away from it. */
   readonly memory: { readonly path: string; readonly share: boolean };
+  /** The overlay that is written, and what it lies on, topmost first: never what a header says. */
   readonly diskPath: string;
+  readonly below: readonly DiskLayer[];
   readonly guestPorts: readonly number[];
   /** User-mode networking would let a guest reach the host's own loopback at 10.0.2.2. */
   readonly isolated: boolean;
@@ -80,6 +88,19 @@ export const kernelCommandLine = (
     .concat(tscKhz === undefined ? [] : [`tsc_early_khz=${tscKhz}`], more)
     .join(" ");
 
+/** Name of the node that the guest's disk is, or that a layer above it lies on. */
+export const DISK_NODE = "disk";
+
+function backingOf([top, ...below]: readonly DiskLayer[]): unknown {
+  if (top === undefined) return null;
+  return {
+    driver: top.format,
+    "read-only": true,
+    file: { driver: "file", filename: top.path },
+    ...(top.format === "raw" ? {} : { backing: backingOf(below) }),
+  };
+}
+
 /** Arguments for a process whose working directory is the VM's own folder. */
 export function vmArguments(vm: VmOptions): string[] {
   const memory = {
@@ -91,11 +112,12 @@ export function vmArguments(vm: VmOptions): string[] {
   };
   const disk = {
     driver: "qcow2",
-    "node-name": "disk",
+    "node-name": DISK_NODE,
     discard: "unmap",
     // A sandbox's disk does not outlive its process, and a template's is flushed when it is done.
     cache: { direct: false, "no-flush": true },
     file: { driver: "file", filename: vm.diskPath },
+    backing: backingOf(vm.below),
   };
   // Port 0: the system picks a free one, and no other process can come between.
   const forwards = vm.guestPorts.map((port) => `,hostfwd=tcp:127.0.0.1:0-:${port}`).join("");
@@ -107,7 +129,7 @@ export function vmArguments(vm: VmOptions): string[] {
     // The first control channel ends with the daemon; the second is there for the next one.
     ...["-chardev", `socket,id=qmp,fd=${VM_FDS.qmp}`, "-mon", "chardev=qmp,mode=control"],
     ...["-qmp", `unix:${VM_FILES.qmp},server=on,wait=off`],
-    ...["-device", "virtio-blk-device,drive=disk"],
+    ...["-device", `virtio-blk-device,drive=${DISK_NODE}`],
     ...["-netdev", `user,id=net,restrict=${vm.isolated ? "on" : "off"}${forwards}`],
     ...["-device", "virtio-net-device,netdev=net"],
     ...["-device", "virtio-rng-device", "-device", "virtio-serial-device"],
@@ -120,7 +142,8 @@ export function vmArguments(vm: VmOptions): string[] {
           ...["-chardev", `socket,id=console,fd=${VM_FDS.console}`],
         ]
       : [
-          ...["-incoming", "defer"],
+          // A state that was saved of a running guest must not run before it is told to.
+          ...["-S", "-incoming", "defer"],
           // Bounded: a sandbox cannot fill the host's disk with its console.
           ...["-chardev", "ringbuf,id=console,size=65536"],
         ]),

@@ -3,7 +3,7 @@
  * that matters: a sandbox is a folder with a record of its process, and a driver over the same
  * folders finds it again.
  */
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import {
   AppError,
@@ -17,27 +17,31 @@ import {
   type Log,
   type Random,
   type RuntimeDriver,
+  type SnapshotExport,
 } from "../../../domain/index.ts";
 import { readGuestAssets, type GuestAssets } from "../guest-assets.ts";
-import { CPU_MODEL, MACHINE, VM_FILES } from "./command.ts";
+import { CPU_MODEL, MACHINE } from "./command.ts";
+import { snapshotLive } from "./live-snapshot.ts";
 import { endMachine, releaseMachine, withQemuLog, type Machine } from "./machine.ts";
 import { measureMemory } from "./memory.ts";
 import { Pool } from "./pool.ts";
-import { Qmp } from "./qmp.ts";
 import {
-  readVmRecord,
+  originOf,
   restoreNew,
   restoreWaiting,
   startWaiting,
-  writeVmRecord,
+  type Input,
   type RestoreParts,
   type Restored,
-  type VmRecord,
 } from "./restore.ts";
-import { isWhole, readSnapshot, type SnapshotRecord } from "./snapshot.ts";
-import { bootTemplate, workFolder } from "./template-boot.ts";
+import { rollBack } from "./rollback.ts";
+import { folders, RunningSandboxes } from "./running.ts";
+import { readVmRecord, writeVmRecord } from "./sandbox-record.ts";
+import { isWhole, readSnapshot, workFolder, type SnapshotRecord } from "./snapshot.ts";
+import { bootTemplate } from "./template-boot.ts";
+import { exportFiles, importFiles } from "./transfer.ts";
 import { chooseAccelerator, type Chosen } from "./trial.ts";
-import { endProcess, findVms, isAlive, type Spawned } from "./vm-process.ts";
+import { endProcess, findVms, type Spawned } from "./vm-process.ts";
 
 export interface QemuParts {
   readonly program: string;
@@ -54,8 +58,6 @@ export interface QemuParts {
 
 /** Below the sandboxes' folder: a waiting machine's folder becomes a sandbox's by rename. */
 const POOL_FOLDER = ".waiting";
-/** A QEMU that does not answer this long does not count as running. */
-const ADOPT_TIMEOUT_MS = 2_000;
 const TERMINATE_GRACE_MS = 1_000;
 
 type RestoreInput = Parameters<RuntimeDriver["restore"]>[0];
@@ -67,8 +69,7 @@ export class QemuDriver implements RuntimeDriver {
   readonly #chosen: Promise<Chosen>;
   readonly #closing = new AbortController();
   readonly #records = new Map<string, SnapshotRecord>();
-  /** Sandboxes this instance started or found: their process and its control channel. */
-  readonly #running = new Map<string, { pid: number; machine?: Machine }>();
+  readonly #sandboxes: RunningSandboxes;
   /** Processes and folders of work that this instance has under way. */
   readonly #ownPids = new Set<number>();
   readonly #ownDirs = new Set<string>();
@@ -78,6 +79,7 @@ export class QemuDriver implements RuntimeDriver {
   constructor(parts: QemuParts) {
     this.#parts = parts;
     this.#assets = parts.assets;
+    this.#sandboxes = new RunningSandboxes(parts.sandboxesDir, parts.clock, parts.log);
     this.#pool = new Pool(join(parts.sandboxesDir, POOL_FOLDER), parts.clock, parts.log);
     // It may take seconds: the daemon's start does not wait for it, the first boot does.
     this.#chosen = chooseAccelerator(parts, this.#closing.signal);
@@ -116,12 +118,16 @@ export class QemuDriver implements RuntimeDriver {
     this.#assets = await this.#guestAssets().catch(() => this.#assets);
     return {
       ...this.#assets.versions,
-      extra: {
-        qemu_version: this.#parts.qemuVersion,
-        machine: MACHINE,
-        cpu_model: CPU_MODEL,
-        accelerator: this.#settled?.accelerator ?? "",
-      },
+      extra: this.#extraVersions(),
+    };
+  }
+
+  #extraVersions(): Record<string, string> {
+    return {
+      qemu_version: this.#parts.qemuVersion,
+      machine: MACHINE,
+      cpu_model: CPU_MODEL,
+      accelerator: this.#settled?.accelerator ?? "",
     };
   }
 
@@ -130,8 +136,7 @@ export class QemuDriver implements RuntimeDriver {
     options: { signal?: AbortSignal; onLog?: GuestLog; onStep?: (step: string) => void } = {},
   ): Promise<DriverSnapshot> {
     const { clock, program } = this.#parts;
-    const signals = [this.#closing.signal, options.signal].filter((one) => one !== undefined);
-    const signal = AbortSignal.any(signals);
+    const signal = this.#until(options.signal);
     signal.throwIfAborted();
     const chosen = await this.#accelerator();
     const assets = await this.#guestAssets();
@@ -154,6 +159,11 @@ export class QemuDriver implements RuntimeDriver {
     }
   }
 
+  /** Aborts with the caller's signal, and when the driver is closed. */
+  #until(signal: AbortSignal | undefined): AbortSignal {
+    return AbortSignal.any([this.#closing.signal, ...(signal === undefined ? [] : [signal])]);
+  }
+
   async removeSnapshot(snapshot: DriverSnapshot): Promise<void> {
     await this.#pool.drop(snapshot.dir);
     this.#records.delete(snapshot.dir);
@@ -170,6 +180,20 @@ export class QemuDriver implements RuntimeDriver {
     const record = await readSnapshot(snapshot);
     this.#records.set(snapshot.dir, record);
     return record;
+  }
+
+  async #input(snapshot: DriverSnapshot, guest: GuestSpec): Promise<Input> {
+    const record = await this.#record(snapshot);
+    const isolated = guest.isolated === true;
+    return { snapshot, record, ports: guest.exposedPorts, isolated };
+  }
+
+  #warnUnlessFresh(sandboxId: string, machine: Machine, fresh: Promise<boolean>): void {
+    void fresh.then((isFresh) => {
+      if (isFresh || !machine.process.alive()) return;
+      const what = "restored guest took no time and entropy";
+      this.#parts.log.warn(what, { sandbox_id: sandboxId });
+    });
   }
 
   async #restoreParts(): Promise<RestoreParts> {
@@ -198,29 +222,29 @@ export class QemuDriver implements RuntimeDriver {
     input: RestoreInput,
     options: { signal?: AbortSignal } = {},
   ): Promise<DriverSandbox> {
-    const { clock, log } = this.#parts;
+    const { clock } = this.#parts;
     const { sandboxId, snapshot, guest, dir } = input;
     options.signal?.throwIfAborted();
     const began = clock.monotonic();
-    if (this.#ownDirs.has(dir) || this.#running.has(sandboxId)) throw alreadyExists(sandboxId);
+    if (this.#ownDirs.has(dir) || this.#sandboxes.get(sandboxId) !== undefined)
+      throw alreadyExists(sandboxId);
     this.#ownDirs.add(dir);
     try {
       const { machine, ports, runningMs, fresh } = await this.#restoreAny(input, began);
-      void fresh.then((isFresh) => {
-        if (isFresh || !machine.process.alive()) return;
-        log.warn("restored guest took no time and entropy", { sandbox_id: sandboxId });
-      });
+      this.#warnUnlessFresh(sandboxId, machine, fresh);
       const timings = { running_ms: Math.round(runningMs * 10) / 10 };
       const { id } = machine.process;
-      const { templateId } = snapshot;
-      const sandbox: DriverSandbox = { sandboxId, templateId, pid: id.pid, ports, timings };
+      const { templateId, snapshotId } = snapshot;
+      const of = snapshotId === undefined ? { templateId } : { templateId, snapshotId };
+      const sandbox: DriverSandbox = { sandboxId, ...of, pid: id.pid, ports, timings };
       if (options.signal?.aborted === true) {
         await endMachine(machine, clock);
         await rm(dir, { recursive: true, force: true });
         throw options.signal.reason;
       }
-      await writeVmRecord(dir, { process: id, sandbox });
-      this.#running.set(sandboxId, { pid: id.pid, machine });
+      const origin = await originOf(await this.#input(snapshot, guest));
+      await writeVmRecord(dir, { process: id, sandbox, origin });
+      this.#sandboxes.set(sandboxId, machine);
       return sandbox;
     } finally {
       this.#ownDirs.delete(dir);
@@ -235,13 +259,7 @@ export class QemuDriver implements RuntimeDriver {
       const pooled = await this.#restorePooled(parts, input, began);
       if (pooled !== undefined) return pooled;
       await mkdir(dir, { mode: 0o750 });
-      const record = await this.#record(snapshot);
-      return await restoreNew(
-        parts,
-        { snapshot, record, ports: guest.exposedPorts, isolated: guest.isolated === true },
-        dir,
-        began,
-      );
+      return await restoreNew(parts, await this.#input(snapshot, guest), dir, began);
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException;
       if (code === "EEXIST" || code === "ENOTEMPTY") throw alreadyExists(sandboxId, cause);
@@ -274,12 +292,85 @@ export class QemuDriver implements RuntimeDriver {
     }
   }
 
+  async snapshotSandbox(
+    { sandboxId, snapshotId, dir }: Parameters<RuntimeDriver["snapshotSandbox"]>[0],
+    options: Parameters<RuntimeDriver["snapshotSandbox"]>[1] = {},
+  ): Promise<DriverSnapshot> {
+    const { clock, log } = this.#parts;
+    const work = workFolder(dir);
+    await this.#accelerator();
+    return this.#sandboxes.alone(sandboxId, this.#until(options.signal), async (on) => {
+      this.#ownDirs.add(work);
+      try {
+        return await snapshotLive({
+          ...on,
+          ...{ snapshotId, dir, clock, log },
+          vmDir: this.#sandboxes.folder(sandboxId),
+          extra: this.#extraVersions(),
+          onStep: options.onStep ?? (() => undefined),
+        });
+      } finally {
+        this.#ownDirs.delete(work);
+      }
+    });
+  }
+
+  async rollback(
+    { sandboxId, snapshot, guest }: Parameters<RuntimeDriver["rollback"]>[0],
+    options: Parameters<RuntimeDriver["rollback"]>[1] = {},
+  ): Promise<DriverSandbox> {
+    const { log } = this.#parts;
+    const running = this.#sandboxes;
+    const parts = await this.#restoreParts();
+    return running.alone(sandboxId, this.#until(options.signal), async (on) => {
+      const dirs = running.foldersOf(sandboxId);
+      for (const dir of [dirs.next, dirs.gone]) this.#ownDirs.add(dir);
+      try {
+        const input = await this.#input(snapshot, guest);
+        const onStep = options.onStep ?? (() => undefined);
+        const onSwitch = (sandbox: DriverSandbox) => running.switching(sandbox);
+        const back = await rollBack({ ...on, ...{ parts, input, dirs, log, onStep, onSwitch } });
+        const old = running.get(sandboxId)?.machine;
+        if (old !== undefined) releaseMachine(old);
+        running.set(sandboxId, back.machine);
+        this.#warnUnlessFresh(sandboxId, back.machine, back.fresh);
+        return back.sandbox;
+      } finally {
+        for (const dir of [dirs.next, dirs.gone]) this.#ownDirs.delete(dir);
+      }
+    });
+  }
+
+  exportSnapshot(
+    snapshot: DriverSnapshot,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<SnapshotExport> {
+    return exportFiles(snapshot, options.signal);
+  }
+
+  async importSnapshot(
+    input: Parameters<RuntimeDriver["importSnapshot"]>[0],
+    options: { signal?: AbortSignal } = {},
+  ): Promise<DriverSnapshot> {
+    const work = workFolder(input.dir);
+    this.#ownDirs.add(work);
+    try {
+      return await importFiles(input, options.signal);
+    } finally {
+      this.#ownDirs.delete(work);
+    }
+  }
+
   async stop(sandboxId: string): Promise<void> {
     const { sandboxesDir, clock } = this.#parts;
     const dir = join(sandboxesDir, sandboxId);
     if (dirname(dir) !== sandboxesDir) return;
-    const running = this.#running.get(sandboxId);
-    this.#running.delete(sandboxId);
+    await this.#sandboxes.interrupt(
+      sandboxId,
+      new AppError("sandbox_not_found", `sandbox ${sandboxId} is being ended`),
+    );
+    const running = this.#sandboxes.get(sandboxId);
+    this.#sandboxes.delete(sandboxId);
     if (running?.machine !== undefined) await endMachine(running.machine, clock);
     const record = await readVmRecord(dir);
     if (record !== undefined) await endProcess(record.process, clock);
@@ -291,46 +382,8 @@ export class QemuDriver implements RuntimeDriver {
     await rm(dir, { recursive: true, force: true });
   }
 
-  async list(): Promise<readonly DriverSandbox[]> {
-    const found: DriverSandbox[] = [];
-    for (const [sandboxId, record] of await this.#recorded()) {
-      if (!(await isAlive(record.process))) continue;
-      const known = this.#running.get(sandboxId)?.pid === record.process.pid;
-      if (!known && !(await this.#answers(sandboxId))) continue;
-      this.#running.set(sandboxId, {
-        ...this.#running.get(sandboxId),
-        pid: record.process.pid,
-      });
-      found.push(record.sandbox);
-    }
-    return found;
-  }
-
-  /** Folders of sandboxes with a record, by sandbox id. */
-  async #recorded(): Promise<readonly (readonly [string, VmRecord])[]> {
-    const { sandboxesDir } = this.#parts;
-    const found: (readonly [string, VmRecord])[] = [];
-    for (const name of await folders(sandboxesDir)) {
-      const record = await readVmRecord(join(sandboxesDir, name));
-      if (record?.sandbox.sandboxId === name) found.push([name, record]);
-    }
-    return found;
-  }
-
-  /** True when the sandbox's QEMU answers on its control socket. */
-  async #answers(sandboxId: string): Promise<boolean> {
-    const { sandboxesDir, clock } = this.#parts;
-    const signal = AbortSignal.timeout(ADOPT_TIMEOUT_MS);
-    try {
-      const path = join(sandboxesDir, sandboxId, VM_FILES.qmp);
-      const qmp = await Qmp.open(path, clock, { signal });
-      const status = await qmp.execute("query-status", {}, { signal });
-      qmp.close();
-      return (status as { running: boolean }).running;
-    } catch (error) {
-      this.#parts.log.warn("sandbox's QEMU does not answer", { sandbox_id: sandboxId, err: error });
-      return false;
-    }
+  list(): Promise<readonly DriverSandbox[]> {
+    return this.#sandboxes.list();
   }
 
   async reap(): Promise<readonly number[]> {
@@ -372,13 +425,7 @@ export class QemuDriver implements RuntimeDriver {
 
   async warm(snapshot: DriverSnapshot, guest: GuestSpec, size: number): Promise<void> {
     const parts = await this.#restoreParts();
-    const record = await this.#record(snapshot);
-    const input = {
-      snapshot,
-      record,
-      ports: guest.exposedPorts,
-      isolated: guest.isolated === true,
-    };
+    const input = await this.#input(snapshot, guest);
     await this.#pool.fill(snapshot, guest, size, (dir) => startWaiting(parts, input, dir));
   }
 
@@ -386,23 +433,15 @@ export class QemuDriver implements RuntimeDriver {
     this.#closing.abort(new AppError("daemon_draining", "the runtime driver is closed"));
     await this.#chosen.catch(() => undefined);
     await this.#pool.close();
-    for (const sandboxId of [...this.#running.keys()]) {
-      const { machine } = this.#running.get(sandboxId) ?? {};
+    for (const sandboxId of this.#sandboxes.ids()) {
+      await this.#sandboxes.interrupt(sandboxId, this.#closing.signal.reason as Error);
+      const { machine } = this.#sandboxes.get(sandboxId) ?? {};
       if (!options.keepSandboxes) await this.stop(sandboxId);
       else if (machine !== undefined) releaseMachine(machine);
+      this.#sandboxes.delete(sandboxId);
     }
-    this.#running.clear();
   }
 }
 
 const alreadyExists = (sandboxId: string, cause?: unknown): AppError =>
   new AppError("sandbox_already_exists", `sandbox ${sandboxId} already exists`, { cause });
-
-/** Names of the folders in a folder, sorted; none when it is not there. */
-async function folders(dir: string): Promise<string[]> {
-  const entries = await readdir(dir, { withFileTypes: true }).catch(() => []);
-  return entries
-    .filter((entry) => entry.isDirectory())
-    .map(({ name }) => name)
-    .sort();
-}

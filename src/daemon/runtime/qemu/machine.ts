@@ -15,7 +15,7 @@ const MIGRATE_TIMEOUT_MS = 60_000;
 /** The agent answers in milliseconds; a guest whose agent was killed must not hold up a restore. */
 const AGENT_TIMEOUT_MS = 2_000;
 
-export type PortMap = Record<string, { host: string; port: number }>;
+export type PortMap = Readonly<Record<string, { host: string; port: number }>>;
 
 export interface Machine {
   readonly dir: string;
@@ -94,12 +94,29 @@ export function releaseMachine({ process, qmp }: Machine): void {
 
 /** `TCP[HOST_FORWARD]  12  127.0.0.1 35847  10.0.2.15 80 …` → the host port of each guest port. */
 export function readForwards(usernet: string): PortMap {
-  const ports: PortMap = {};
+  const ports: Record<string, { host: string; port: number }> = {};
   const line = /TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)/g;
   for (const [, host, port, guest] of usernet.matchAll(line)) {
     if (host !== undefined && guest !== undefined) ports[guest] = { host, port: Number(port) };
   }
   return ports;
+}
+
+/** Forwards those that are not, each from the host port that it has. */
+export async function addForwards(qmp: Qmp, ports: PortMap): Promise<void> {
+  const there = readForwards(await qmp.monitor("info usernet"));
+  for (const [guest, { host, port }] of Object.entries(ports)) {
+    if (there[guest] !== undefined) continue;
+    // The monitor says something only when it fails.
+    const said = await qmp.monitor(`hostfwd_add net tcp:${host}:${port}-:${guest}`);
+    if (said !== "") throw new Error(`host port ${port} was not taken over: ${said}`);
+  }
+}
+
+export async function removeForwards(qmp: Qmp, ports: PortMap): Promise<void> {
+  for (const { host, port } of Object.values(ports)) {
+    await qmp.monitor(`hostfwd_remove net tcp:${host}:${port}`);
+  }
 }
 
 /** @throws AppError guest_boot_failed when QEMU does not forward one of them */
@@ -150,11 +167,18 @@ export function hearAgent(
  * @throws AppError restore_failed when the state does not fit this machine
  */
 export async function loadState(machine: Machine): Promise<void> {
-  const { qmp } = machine;
+  await readState(machine);
+  await machine.qmp.execute("cont");
+}
+
+/**
+ * Reads the state; the processors stand still.
+ * @throws AppError restore_failed when the state does not fit this machine
+ */
+export async function readState({ qmp }: Machine): Promise<void> {
   const loaded = migrationEnd(qmp, { timeoutMs: MIGRATE_TIMEOUT_MS });
   await qmp.execute("migrate-incoming", { uri: `fd:${VM_FDS.state}` });
   if (!(await loaded)) throw new AppError("restore_failed", "the state does not fit this machine");
-  await qmp.execute("cont");
 }
 
 /** Resolves true when a migration, either way, is completed. Call it before it begins. */

@@ -11,6 +11,13 @@ import { AppError, type Clock } from "../../../domain/index.ts";
 export interface QmpEvent {
   readonly event: string;
   readonly data: Readonly<Record<string, unknown>>;
+  /** When QEMU saw it, in milliseconds since the epoch, to the microsecond. */
+  readonly at: number;
+}
+
+interface QmpTime {
+  readonly seconds?: number;
+  readonly microseconds?: number;
 }
 
 interface Waiting {
@@ -96,6 +103,12 @@ export class Qmp {
     }) as Promise<QmpEvent>;
   }
 
+  /** Calls back with every event until the answer is called. */
+  onEvent(listener: (event: QmpEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
   close(): void {
     this.#stream.destroy();
     this.#end();
@@ -157,7 +170,9 @@ export class Qmp {
     }
     if (typeof message["event"] === "string") {
       const data = (message["data"] ?? {}) as Record<string, unknown>;
-      for (const listener of [...this.#listeners]) listener({ event: message["event"], data });
+      const { seconds = 0, microseconds = 0 } = (message["timestamp"] ?? {}) as QmpTime;
+      const event = { event: message["event"], data, at: seconds * 1_000 + microseconds / 1_000 };
+      for (const listener of [...this.#listeners]) listener(event);
       return;
     }
     const waiting = this.#waiting.get(Number(message["id"]));

@@ -1,8 +1,7 @@
 /** From a snapshot to a running sandbox, by a new process or by one that waits for it. */
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
-import type { Clock, DriverSandbox, DriverSnapshot, Random } from "../../../domain/index.ts";
+import type { Clock, DriverSnapshot, Random } from "../../../domain/index.ts";
 import { AGENT_DONE } from "../guest-agent.ts";
 import { writeOverlay } from "../qcow2.ts";
 import { VM_FILES, type Accelerator } from "./command.ts";
@@ -17,7 +16,8 @@ import {
   type PortMap,
 } from "./machine.ts";
 import type { SnapshotRecord } from "./snapshot.ts";
-import type { ProcessId, Spawned } from "./vm-process.ts";
+import type { Origin } from "./sandbox-record.ts";
+import type { Spawned } from "./vm-process.ts";
 
 export interface RestoreParts {
   readonly program: string;
@@ -65,6 +65,7 @@ async function start(
       isolated: input.isolated,
       memory: { path: join(snapshot.dir, VM_FILES.memory), share: false },
       diskPath: VM_FILES.disk,
+      below: [backing, { path: record.rootfsPath, format: "raw" }],
       guestPorts: input.ports,
       start: "incoming",
     },
@@ -76,7 +77,24 @@ async function start(
   return machine;
 }
 
-type Input = Parameters<typeof start>[1];
+export type Input = Parameters<typeof start>[1];
+
+/** Without ports, which another process still has. */
+export const startBeside = (parts: RestoreParts, input: Input, dir: string): Promise<Machine> =>
+  start(parts, { ...input, ports: [] }, dir);
+
+/** What a sandbox remembers of what it was started from. */
+export async function originOf({ snapshot, record }: Input): Promise<Origin> {
+  return {
+    ...record.shape,
+    diskBytes: record.diskBytes,
+    rootfsPath: record.rootfsPath,
+    diskInode: inodeOf(await stat(join(snapshot.dir, VM_FILES.disk))),
+    versions: snapshot.versions,
+  };
+}
+
+export const inodeOf = ({ dev, ino }: { dev: number; ino: number }): string => `${dev}:${ino}`;
 
 /** @throws AppError guest_boot_failed */
 export async function startWaiting(
@@ -142,43 +160,8 @@ export async function restoreWaiting(
  * The message waits in the channel until the guest runs, so that the agent is among the first that
  * do. Nobody waits for its answer: the guest's own programs run meanwhile anyway.
  */
-function hearFresh(parts: RestoreParts, machine: Machine): Promise<boolean> {
+export function hearFresh(parts: RestoreParts, machine: Machine): Promise<boolean> {
   const fresh = hearAgent(machine, AGENT_DONE, parts.clock);
   refreshGuest(machine, parts.clock, parts.random);
   return fresh;
-}
-
-/* ---- what is on disk beside a running sandbox ------------------------------------------- */
-
-const recordSchema = z.object({
-  format: z.literal(1),
-  process: z.object({ pid: z.number(), startTicks: z.string() }),
-  sandbox: z.object({
-    sandboxId: z.string(),
-    templateId: z.string(),
-    pid: z.number(),
-    ports: z.record(z.string(), z.object({ host: z.string(), port: z.number() })),
-    timings: z.record(z.string(), z.number()),
-  }),
-});
-
-export interface VmRecord {
-  readonly process: ProcessId;
-  readonly sandbox: DriverSandbox;
-}
-
-export async function writeVmRecord(dir: string, record: VmRecord): Promise<void> {
-  const path = join(dir, VM_FILES.record);
-  await writeFile(`${path}.new`, JSON.stringify({ format: 1, ...record }), { mode: 0o640 });
-  await rename(`${path}.new`, path);
-}
-
-/** Undefined when there is none, or none that reads: its process is then a leftover. */
-export async function readVmRecord(dir: string): Promise<VmRecord | undefined> {
-  try {
-    const text = await readFile(join(dir, VM_FILES.record), "utf8");
-    return recordSchema.parse(JSON.parse(text));
-  } catch {
-    return undefined;
-  }
 }

@@ -1,4 +1,4 @@
-/** A template's snapshot on disk: the folder's files and the record that says it is whole. */
+/** A snapshot on disk, a template's or a sandbox's: files, and the record that makes it whole. */
 import { open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -7,7 +7,13 @@ import { VM_FILES, type Shape } from "./command.ts";
 
 const RECORD = "snapshot.json";
 /** What a restore needs. */
-const PARTS = [VM_FILES.memory, VM_FILES.disk, VM_FILES.state] as const;
+export const PARTS = [VM_FILES.memory, VM_FILES.disk, VM_FILES.state] as const;
+
+/** A header needs a name; what the disk really lies on is in the record. */
+export const ROOTFS_BACKING = { path: "rootfs", format: "raw" } as const;
+
+/** The folder a snapshot is made in. */
+export const workFolder = (dir: string): string => `${dir}.new`;
 
 const recordSchema = z.object({
   format: z.literal(1),

@@ -27,7 +27,7 @@ import {
   type Machine,
 } from "./machine.ts";
 import { awaitQuiet } from "./quiet.ts";
-import { publishSnapshot } from "./snapshot.ts";
+import { publishSnapshot, workFolder } from "./snapshot.ts";
 import type { Chosen } from "./trial.ts";
 import type { Spawned } from "./vm-process.ts";
 
@@ -52,9 +52,6 @@ export interface TemplateBoot {
   /** Told the process while it runs, so that nobody takes it for a leftover. */
   readonly onProcess: (spawned: Spawned) => void;
 }
-
-/** The folder a snapshot is made in. */
-export const workFolder = (dir: string): string => `${dir}.new`;
 
 /**
  * Boots, waits until the guest is ready, snapshots, ends the VM. On failure nothing is left.
@@ -141,6 +138,7 @@ async function start(boot: TemplateBoot, dir: string): Promise<Machine> {
     isolated: boot.guest.isolated === true,
     memory: { path: VM_FILES.memory, share: true },
     diskPath: VM_FILES.disk,
+    below: [{ path: boot.rootfsPath, format: "raw" }],
     guestPorts: probePorts(boot.guest),
     start: { boot: { kernel: assets.kernel, initrd: INITRD, tscKhz: chosen.tscKhz } },
   };

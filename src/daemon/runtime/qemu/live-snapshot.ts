@@ -1,0 +1,102 @@
+/** A running sandbox to a snapshot of its own: frozen, its disk made one file, published. */
+import { mkdir, readdir, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { AppError, type Clock, type DriverSnapshot, type Log } from "../../../domain/index.ts";
+import { mergeOverlays } from "../qcow2-merge.ts";
+import { VM_FILES } from "./command.ts";
+import { foldLayer } from "./disk-layer.ts";
+import { freeze, type Frozen } from "./freeze.ts";
+import type { Qmp } from "./qmp.ts";
+import { inodeOf } from "./restore.ts";
+import type { Origin, VmRecord } from "./sandbox-record.ts";
+import { publishSnapshot, ROOTFS_BACKING, workFolder } from "./snapshot.ts";
+
+const MEBIBYTE = 1_048_576;
+
+export interface LiveSnapshot {
+  readonly record: VmRecord;
+  readonly qmp: Qmp;
+  readonly vmDir: string;
+  readonly snapshotId: string;
+  /** The folder the snapshot gets; it is made under another name first. */
+  readonly dir: string;
+  /** What this host's QEMU adds to the versions that the guest was booted with. */
+  readonly extra: Readonly<Record<string, string>>;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  readonly onStep: (step: string) => void;
+}
+
+/** @throws AppError snapshot_failed, or the signal's reason; the sandbox runs on */
+export async function snapshotLive(live: LiveSnapshot): Promise<DriverSnapshot> {
+  const { record, clock, signal, vmDir, qmp } = live;
+  const { origin } = record;
+  if (origin === undefined) {
+    throw new AppError("snapshot_failed", "the sandbox was started by a version without snapshots");
+  }
+  const began = clock.monotonic();
+  const work = workFolder(live.dir);
+  await rm(work, { recursive: true, force: true });
+  await mkdir(work, { recursive: true, mode: 0o750 });
+  try {
+    signal.throwIfAborted();
+    const frozen = await freezeInto(live, origin, work);
+    signal.throwIfAborted();
+    const shape = { memoryMib: origin.memoryMib, cpus: origin.cpus };
+    const { diskBytes, rootfsPath } = origin;
+    const bytes = await publishSnapshot(work, live.dir, { shape, diskBytes, rootfsPath });
+    const { versions } = origin;
+    return {
+      templateId: record.sandbox.templateId,
+      snapshotId: live.snapshotId,
+      driver: "qemu",
+      dir: live.dir,
+      versions: { ...versions, extra: { ...versions.extra, ...live.extra } },
+      bytes,
+      timings: {
+        pause_ms: tenths(frozen.pauseMs),
+        live_ms: tenths(frozen.liveMs),
+        total_ms: tenths(clock.monotonic() - began),
+      },
+    };
+  } catch (cause) {
+    await rm(work, { recursive: true, force: true });
+    if (signal.aborted) throw signal.reason;
+    const what = `sandbox ${record.sandbox.sandboxId} could not be snapshotted`;
+    throw new AppError("snapshot_failed", what, { cause });
+  } finally {
+    await foldLayer(qmp, vmDir, clock).catch((error: unknown) => {
+      // The next snapshot folds it first.
+      const { sandboxId } = record.sandbox;
+      live.log.warn("a sandbox's disk keeps its layer", { sandbox_id: sandboxId, err: error });
+    });
+  }
+}
+
+async function freezeInto(live: LiveSnapshot, origin: Origin, work: string): Promise<Frozen> {
+  const { qmp, vmDir, clock, signal, onStep } = live;
+  const { diskBytes } = origin;
+  const below = await openedDisk(live.record.process.pid, origin.diskInode);
+  await foldLayer(qmp, vmDir, clock);
+  onStep("copying memory while the guest runs");
+  const memoryBytes = origin.memoryMib * MEBIBYTE;
+  const frozen = await freeze({ qmp, vmDir, memoryBytes, diskBytes, to: work, clock, signal });
+  onStep(`the guest stood still for ${tenths(frozen.pauseMs)} ms; copying its disk`);
+  const layers = [join(vmDir, VM_FILES.disk), below];
+  await mergeOverlays(layers, join(work, VM_FILES.disk), diskBytes, ROOTFS_BACKING, { signal });
+  return frozen;
+}
+
+/** The file as the process has it open: its name may be another's by now, or nobody's. */
+async function openedDisk(pid: number, inode: string): Promise<string> {
+  const folder = `/proc/${pid}/fd`;
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name);
+    const found = await stat(path).catch(() => undefined);
+    if (found?.isFile() === true && inodeOf(found) === inode) return path;
+  }
+  throw new Error("the disk that the sandbox was started from is not open in its VM");
+}
+
+const tenths = (milliseconds: number): number => Math.round(milliseconds * 10) / 10;
