@@ -6,9 +6,10 @@
 import { resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
-import { AppError, LIMITS, isSafeId } from "../domain/index.ts";
+import { AppError, LIMITS, isSafeId, type StorageThresholds } from "../domain/index.ts";
 
 const DURATION = /^(\d+)(ms|s|m|h)$/;
+const THRESHOLDS = /^\d{1,3}(,\d{1,3}){2}$/;
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
 
 const list = z.union([
@@ -25,6 +26,11 @@ const count = (least: number, most: number) =>
   z
     .union([z.number(), z.string().regex(/^\d+$/).transform(Number)], `must be ${least} to ${most}`)
     .pipe(z.number().int().min(least).max(most));
+
+function isAscending(text: string): boolean {
+  const [a = 0, b = 0, c = 0] = text.split(",").map(Number);
+  return 0 < a && a <= b && b <= c && c <= 100;
+}
 
 function durationMs(text: string): number {
   const [, amount, unit] = DURATION.exec(text) ?? [];
@@ -133,9 +139,22 @@ export const configSchema = z.strictObject({
     .regex(DURATION, "must be a duration as 0s, 15m or 2h")
     .default("1h")
     .describe("how long an artifact that nobody refers to can still be undeleted: 0s, 15m, 2h"),
+  storage_thresholds: z
+    .string()
+    .regex(THRESHOLDS, "must be three percentages as 70,85,95")
+    .refine(isAscending, "must be three percentages, ascending, at most 100")
+    .default("70,85,95")
+    .describe("percent of the disk in use from which on it warns, takes no snapshots, no data"),
 });
 
+/** The modes that begin at the percentages of `storage_thresholds`. */
+const thresholdsOf = (text: string): StorageThresholds => {
+  const [warn = 0, reject = 0, deleteOnly = 0] = text.split(",").map(Number);
+  return { warn, reject, deleteOnly };
+};
+
 export type Config = z.output<typeof configSchema> & {
+  readonly storage_limits: StorageThresholds;
   readonly job_deadline_ms: number;
   readonly artifact_grace_ms: number;
 };
@@ -251,11 +270,19 @@ export function loadConfig(input: {
   }
   const job_deadline_ms = durationMs(parsed.data.job_deadline);
   const artifact_grace_ms = durationMs(parsed.data.artifact_grace);
+  const storage_limits = thresholdsOf(parsed.data.storage_thresholds);
   // QEMU works in folders of its own, from where a relative path would lead elsewhere.
   const data_dir = resolve(parsed.data.data_dir);
   const guest_dir = resolve(parsed.data.guest_dir);
   return {
-    config: { ...parsed.data, data_dir, guest_dir, job_deadline_ms, artifact_grace_ms },
+    config: {
+      ...parsed.data,
+      data_dir,
+      guest_dir,
+      job_deadline_ms,
+      artifact_grace_ms,
+      storage_limits,
+    },
     sources,
   };
 }

@@ -4,6 +4,7 @@
  */
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
 import {
+  STORAGE_MODES,
   isActiveJob,
   type Catalog,
   type Clock,
@@ -27,6 +28,8 @@ export interface Metrics {
   sandboxStarted(milliseconds: number): void;
   jobEnded(job: JobRecord): void;
   loopDelay(milliseconds: number): void;
+  /** A big write found no room. */
+  writeRefused(what: string): void;
   /** What is read from the state when it is asked for. */
   watch(state: WatchedState): void;
 }
@@ -101,8 +104,15 @@ export function createMetrics(version: string, node: string): Metrics {
     help: "Bytes of root filesystems built",
     registers,
   });
+  const refused = new Counter({
+    name: `${PREFIX}storage_refused_total`,
+    help: "Builds, fetches and snapshots that found no room on this node's disk",
+    labelNames: ["what"],
+    registers,
+  });
   return {
     registry,
+    writeRefused: (what) => refused.inc({ what }),
     resolveStage: (stage, milliseconds) => resolve.observe({ stage }, milliseconds / 1_000),
     sandboxStarted: (milliseconds) => sandbox.observe(milliseconds / 1_000),
     loopDelay: (milliseconds) => loop.observe(milliseconds / 1_000),
@@ -170,8 +180,18 @@ function watchState(registry: Registry, { catalog, queries }: WatchedState) {
   gauge("catalog_degraded", "1 while the catalog cannot be written", [], (it) =>
     it.set(catalog.health().writable ? 0 : 1),
   );
+  const storage = () => queries.node("self").storage;
   gauge("state_free_bytes", "Free space of the data directory's filesystem", [], (it) =>
-    it.set(queries.node("self").storage.free_bytes),
+    it.set(storage().free_bytes),
+  );
+  gauge("storage_used_ratio", "Share of that filesystem that is in use, 0 to 1", [], (it) =>
+    it.set(storage().usage_pct / 100),
+  );
+  gauge(
+    "storage_mode",
+    "1 for the mode that this node's storage is in (spec 2.14)",
+    ["mode"],
+    (it) => STORAGE_MODES.forEach((mode) => it.set({ mode }, mode === storage().mode ? 1 : 0)),
   );
 }
 

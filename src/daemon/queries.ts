@@ -25,6 +25,7 @@ import {
 } from "../domain/index.ts";
 import type { Collection } from "./collection.ts";
 import type { Compat } from "./compat.ts";
+import type { StorageView } from "./disk/view.ts";
 import type { EventHub } from "./events.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 import type { JobLog } from "./job-log.ts";
@@ -45,6 +46,7 @@ export interface QueryParts {
   readonly clusterRefs: Pick<ClusterRefs, "find">;
   readonly cluster: () => ClusterView;
   readonly swarms: () => readonly SwarmView[];
+  readonly storage: StorageView;
   readonly hub: EventHub;
   readonly jobLog: JobLog;
   readonly random: Random;
@@ -240,6 +242,8 @@ export function createQueries(parts: QueryParts): Queries {
       }
       return node;
     },
+    storage: () => parts.storage.list(),
+    refreshStorage: (options) => parts.storage.refresh(options),
     sandboxes: () => parts.sandboxes.list(),
     sandbox(id) {
       const sandbox = parts.sandboxes.list().find((found) => found.sandbox_id === id);

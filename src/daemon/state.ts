@@ -3,11 +3,14 @@
  */
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { AppError, type ArtifactStore, type Clock } from "../domain/index.ts";
+import { AppError, type ArtifactStore, type Catalog, type Clock } from "../domain/index.ts";
 import { createCluster, type ClusterOptions } from "../gossip/index.ts";
 import { openArtifactStore } from "../storage/index.ts";
 import { createAsks } from "./asks.ts";
-import { assertDiskSpace } from "./build/disk-space.ts";
+import { createDiskAsks } from "./disk/asks.ts";
+import { createDiskMeter } from "./disk/meter.ts";
+import { createSpace, type Space } from "./disk/space.ts";
+import { createStorageView } from "./disk/view.ts";
 import { createEventHub, publishEntries } from "./events.ts";
 import { createJobLog } from "./job-log.ts";
 import { createLeases } from "./leases.ts";
@@ -53,7 +56,7 @@ async function emptyWork(dir: string, clock: Clock): Promise<void> {
 }
 
 export async function openState(parts: DaemonParts, opened: Closers) {
-  const { config, log, clock, random } = parts;
+  const { config, log, clock, random, metrics } = parts;
   const dirs = await makeDirectories(config.data_dir);
   const { catalog, membership } = await openMembership({ ...parts, catalogDir: dirs.catalog });
   opened.push(() => catalog.close());
@@ -63,6 +66,18 @@ export async function openState(parts: DaemonParts, opened: Closers) {
   const unsubscribe = publishEntries(catalog, hub);
   opened.push(async () => unsubscribe());
   const facts = createFacts(catalog, clock, config.node_id);
+  const meter = createDiskMeter({
+    dir: config.data_dir,
+    clock,
+    thresholds: config.storage_limits,
+    counts: () => countHeld(catalog, store, config.node_id),
+  });
+  const space = createSpace({
+    nodeId: config.node_id,
+    meter,
+    log: log.child({ module: "space" }),
+    onRefused: (what) => metrics.writeRefused(what),
+  });
   const jobLog = createJobLog(catalog, hub, clock, log);
   opened.push(() => jobLog.flush());
   const cluster = createCluster({
@@ -72,7 +87,7 @@ export async function openState(parts: DaemonParts, opened: Closers) {
     random,
     log: log.child({ module: "cluster" }),
     sessionTermMs: config.session_term * 1_000,
-    store: swarmStore(store, dirs.artifacts),
+    store: swarmStore(store, space),
     presharedKey: () => membership.presharedKey(),
     uploadLimitBps: config.upload_limit * 1024 * 1024,
     publishHolding: (artifactId, holding) => facts.put("holding", artifactId, holding),
@@ -83,14 +98,24 @@ export async function openState(parts: DaemonParts, opened: Closers) {
   const records = createRecords(catalog, cluster.registers);
   const leases = createLeases(leadership, clock, log);
   const asks = createAsks({ transport, members });
+  const diskAsks = createDiskAsks({ transport, members, own: { measure: () => meter.measure() } });
+  const storage = createStorageView({ nodes, asks: diskAsks, clock });
   const core = { catalog, store, hub, records, facts, jobLog };
-  return { dirs, ...core, cluster, membership, nodes, leases, asks, swarm: cluster.swarm };
+  const disk = { meter, space, storage };
+  return { dirs, ...core, ...disk, cluster, membership, nodes, leases, asks, swarm: cluster.swarm };
 }
 
 export type State = Awaited<ReturnType<typeof openState>>;
 
-/** The artifact store as the swarm sees it: with a look at the disk before a file is begun. */
-const swarmStore = (store: ArtifactStore, dir: string): ClusterOptions["store"] => ({
+/** Root filesystems, by their bytes, and VM snapshots that are ready here. */
+function countHeld(catalog: Catalog, store: ArtifactStore, nodeId: string) {
+  const volumes = new Set(store.inventory().map(({ artifact }) => artifact.digest)).size;
+  const own = [...catalog.list("replica", { owner: nodeId })];
+  return { volumes, snapshots: own.filter(({ value }) => value?.status === "READY").length };
+}
+
+/** The artifact store as the swarm sees it: with room on the disk before a file is begun. */
+const swarmStore = (store: ArtifactStore, space: Space): ClusterOptions["store"] => ({
   find: (artifactId) => store.find(artifactId),
   findDigest: (digest) => store.findDigest(digest),
   manifest: (digest) => store.manifest(digest),
@@ -100,5 +125,5 @@ const swarmStore = (store: ArtifactStore, dir: string): ClusterOptions["store"] 
   partialManifest: (digest) => store.partialManifest(digest),
   isSuspect: (digest) => store.isSuspect(digest),
   addSidecar: (digest, sidecar) => store.addSidecar(digest, sidecar),
-  assertSpace: (bytes) => assertDiskSpace(dir, bytes),
+  holdSpace: (bytes) => space.hold(bytes, "fetch"),
 });

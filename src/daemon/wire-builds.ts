@@ -7,7 +7,7 @@ import { readBakePlan } from "./bake.ts";
 import { createArtifacts } from "./build/artifacts.ts";
 import { createCleanup } from "./build/cleanup.ts";
 import { isHeldByPeer, isLedBy, type Builder } from "./build/builder.ts";
-import { assertDiskSpace } from "./build/disk-space.ts";
+import { neededBytes } from "./build/disk-space.ts";
 import { createRootfsBuilder } from "./build/rootfs-builder.ts";
 import { createImageSource } from "./build/source/source.ts";
 import type { DaemonParts } from "./parts.ts";
@@ -58,7 +58,7 @@ export async function createBuilds(parts: DaemonParts, state: State) {
     clock,
     random,
     log: log.child({ module: "artifacts" }),
-    assertSpace: (image) => assertDiskSpace(state.dirs.work, image),
+    holdSpace: (image) => state.space.hold(neededBytes(image), "build"),
     isBuilding,
     askBuilding: async (builder) =>
       isLedBy(

@@ -263,7 +263,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     driverDetail: runtime.detail,
     clock,
     log,
-    dataDir: config.data_dir,
+    meter: state.meter,
     version,
     nodeIp: ownAddress(),
     address: () => door.listening?.url ?? "",

@@ -66,6 +66,7 @@ export const ERRORS = {
   ca_invalid: row(422, 1, "the CubeEgress root CA is missing or not valid"),
   envd_missing: row(422, 1, "the in-guest agent to inject is missing"),
   disk_space_low: row(507, 75, "not enough free disk space", "warn", true),
+  storage_not_writable: row(409, 75, "the node's storage takes no new data", "warn", true),
   catalog_locked: row(503, 75, "the catalog is open in another process", "error"),
   catalog_unavailable: row(503, 75, "the catalog is not open", "warn", true),
   catalog_degraded: row(507, 75, "the catalog cannot be written", "error", true),

@@ -28,5 +28,6 @@ export * from "./runtime-ref.ts";
 export * from "./schema.ts";
 export type * from "./service.ts";
 export * from "./session.ts";
+export * from "./storage-status.ts";
 export * from "./swarm.ts";
 export * from "./template.ts";

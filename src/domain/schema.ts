@@ -6,6 +6,7 @@ import { z } from "zod";
 import { ARTIFACT_STATUSES } from "./artifact.ts";
 import { COMPAT_POLICIES, COMPAT_STATUSES } from "./compat.ts";
 import { JOB_OPERATIONS, JOB_PHASES, JOB_STATUSES } from "./job.ts";
+import { storageSchema } from "./storage-status.ts";
 import { TEMPLATE_STATUSES } from "./template.ts";
 
 const text = z.string().max(4_096);
@@ -346,14 +347,7 @@ export const nodeFactSchema = z.looseObject({
   wire: z.object({ min: z.number().int(), max: z.number().int() }).optional(),
   cpu_count: z.number().int().positive(),
   memory_bytes: z.number().nonnegative(),
-  storage: z.object({
-    usage_pct: z.number().min(0).max(100),
-    total_bytes: z.number().nonnegative(),
-    free_bytes: z.number().nonnegative(),
-    mode: z.enum(["healthy", "warn", "reject", "delete_only", "unknown"]),
-    last_error: z.string(),
-    last_updated_at: unixSeconds,
-  }),
+  storage: storageSchema,
 });
 export type NodeFact = z.infer<typeof nodeFactSchema>;
 

@@ -22,6 +22,7 @@ import type { TemplateCompatMatrix } from "./compat-matrix.ts";
 import type { CompatPreview, Upgrade } from "./compat-preview.ts";
 import type { AdoptedCompat, CompatScan, RescanCompatRequest } from "./compat-scan.ts";
 import type { ArtifactWhy, GcReport, TemplateWhy } from "./collection.ts";
+import type { StorageList } from "./storage-status.ts";
 import type {
   ClusterView,
   CreatedToken,
@@ -100,6 +101,10 @@ export interface Queries {
   nodes(): readonly NodeFact[];
   /** `self` is this node. @throws AppError node_not_found */
   node(id: string): NodeFact;
+  /** Every node's storage, as it is known now. */
+  storage(): StorageList;
+  /** The same after asking the nodes whose state is old or unknown, or all of them. */
+  refreshStorage(options: { force: boolean }): Promise<StorageList>;
   sandboxes(): readonly SandboxInfo[];
   /** @throws AppError sandbox_not_found */
   sandbox(id: string): SandboxInfo;

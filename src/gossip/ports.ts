@@ -45,7 +45,9 @@ export type Protocol =
   /** Runtime refs, which live on the sandbox's node. */
   | "refs"
   /** Scans and baselines of compat, which each node writes itself. */
-  | "compat";
+  | "compat"
+  /** The disk of one node: how full it is. */
+  | "storage";
 
 /** What went over one topic or protocol in one direction, since the transport started. */
 export interface Traffic {

@@ -85,7 +85,9 @@ export class TestDaemon {
     const dataDir = await mkdtemp(join(tmpdir(), "tc-e2e-"));
     const all = ["--driver", driver, "--guest-dir", guestDir, "--log-level", "info"];
     // Most tests look whether everything has gone.
-    all.push("--artifact-grace", "0s", ...flags);
+    all.push("--artifact-grace", "0s");
+    // Whatever the disk of the host that runs them.
+    all.push("--storage-thresholds", "100,100,100", ...flags);
     return new TestDaemon(dataDir, await buildExecutable(), all, namespace);
   }
 

@@ -24,6 +24,7 @@ import {
   type ReplicaStatus,
   type RuntimeRef,
   type SandboxInfo,
+  type StorageList,
   type SwarmView,
   type TemplateInfo,
   type TemplateWhy,
@@ -149,6 +150,11 @@ export const aNode = (over: Partial<NodeFact> = {}): NodeFact => ({
   },
   ...over,
 });
+
+const aStorageList = (): StorageList => {
+  const { node_id, node_ip, healthy, storage } = aNode();
+  return { items: [{ node_id, node_ip, healthy, writable: true, ...storage }] };
+};
 
 export const aSandbox = (over: Partial<SandboxInfo> = {}): SandboxInfo => ({
   sandbox_id: "sb-1",
@@ -363,6 +369,8 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
         (one) => id === "self" || one.node_id === id,
         () => new AppError("node_not_found", `node ${id} not found`),
       ),
+    storage: () => aStorageList(),
+    refreshStorage: async () => aStorageList(),
     sandboxes: () => service.sandboxes,
     sandbox: (id) =>
       byId(

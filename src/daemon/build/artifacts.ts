@@ -29,6 +29,7 @@ import {
 } from "../../domain/index.ts";
 import { KeyedQueue, type Facts, type Records } from "../records.ts";
 import type { Builder } from "./builder.ts";
+import type { Room } from "../disk/space.ts";
 import type { Cleanup, ReleaseOptions } from "./cleanup.ts";
 
 export interface BakePlan {
@@ -90,8 +91,8 @@ export interface ArtifactParts {
   readonly cleanup: Pick<Cleanup, "release">;
   /** By artifact id: its bytes are made here and removed here one after the other. */
   readonly files: KeyedQueue;
-  /** Called before bytes are made. @throws AppError disk_space_low */
-  readonly assertSpace: (image: ResolvedImage) => Promise<void>;
+  /** Room for what is made of it. @throws AppError disk_space_low, storage_not_writable */
+  readonly holdSpace: (image: ResolvedImage) => Promise<Room>;
   /** True while the leadership under which an artifact is BUILDING lasts, as far as known here. */
   readonly isBuilding: (builder: Builder) => boolean;
   /** The same, as a quorum knows it. @throws AppError no_quorum */
@@ -236,14 +237,19 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
   ): Promise<ArtifactRecord> => {
     const scratch = store.scratchPath(`${claimed.artifact_id}.ext4`);
     await rm(scratch, { force: true });
+    const room = await parts.holdSpace(image);
+    let written = 0;
     try {
-      await parts.assertSpace(image);
       const result = await parts.builder.build(image, scratch, {
         sync: true,
         extraFreeBytes: extraFreeBytes(request),
         bake: bake.inputs,
         signal: hooks.signal,
-        onProgress: hooks.onProgress,
+        onProgress(progress) {
+          room.wrote(progress.writtenBytes - written);
+          written = progress.writtenBytes;
+          hooks.onProgress(progress);
+        },
       });
       const artifact = ready(claimed, {
         digest: result.digest,
@@ -258,6 +264,8 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     } catch (error) {
       await rm(scratch, { force: true });
       throw error;
+    } finally {
+      room.release();
     }
   };
 

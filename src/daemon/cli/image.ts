@@ -13,6 +13,7 @@ import {
   type Log,
 } from "../../domain/index.ts";
 import { readBakePlan } from "../bake.ts";
+import { assertDiskSpace } from "../build/disk-space.ts";
 import { verifyImage } from "../build/ext4/verify.ts";
 import { createRootfsBuilder } from "../build/rootfs-builder.ts";
 import { createImageSource } from "../build/source/source.ts";
@@ -99,6 +100,7 @@ async function build(
       ...(await credentialsOf(options)),
     });
     const resolved = clock.monotonic();
+    await assertDiskSpace(dirname(output), image);
     const result = await builder.build(image, output, {
       sync: options.sync,
       extraFreeBytes: extra,

@@ -13,6 +13,7 @@ import { registerNode } from "./node.ts";
 import { registerResolve } from "./resolve.ts";
 import { registerSandbox } from "./sandbox.ts";
 import { plain } from "./table.ts";
+import { registerStorage } from "./storage.ts";
 import { registerTemplate } from "./template.ts";
 
 const EXIT_FAILED = 1;
@@ -84,6 +85,7 @@ function createProgram(io: CliIo, options: CliOptions): Command {
   registerSandbox(program, context);
   registerNode(program, context);
   registerCluster(program, context);
+  registerStorage(program, context);
   registerGc(program, context);
   registerCompat(program, context);
   registerDoctor(program, context);

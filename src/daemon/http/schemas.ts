@@ -29,6 +29,7 @@ import {
   runtimeRefSchema,
   sandboxRequestSchema,
   sandboxSchema,
+  storageListSchema,
   swarmViewSchema,
   templateInfoSchema,
   templateWhySchema,
@@ -51,6 +52,7 @@ export const AcquireRef = named("AcquireRuntimeRefRequest", acquireRefSchema);
 export const ObservedRefsBody = named("ObservedRuntimeRefs", observedRefsSchema);
 export const RuntimeRefView = named("RuntimeRef", runtimeRefSchema);
 export const Node = named("Node", nodeFactSchema);
+export const StorageStates = named("StorageList", storageListSchema);
 export const ClusterState = named("Cluster", clusterViewSchema);
 export const CreateJoinToken = named("CreateJoinTokenRequest", createTokenSchema);
 export const CreatedJoinToken = named("CreatedJoinToken", createdTokenSchema);

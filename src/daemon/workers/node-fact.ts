@@ -1,15 +1,14 @@
 /**
  * This node's own fact: address, versions, capacity, disk. Published at start and when it changes.
  */
-import { statfs } from "node:fs/promises";
 import {
-  errorText,
   sortKeys,
   type Clock,
   type Log,
   type NodeFact,
   type RuntimeDriver,
 } from "../../domain/index.ts";
+import type { DiskMeter } from "../disk/meter.ts";
 import type { Facts } from "../records.ts";
 
 export interface NodeFactParts {
@@ -19,7 +18,7 @@ export interface NodeFactParts {
   readonly driverDetail: () => string;
   readonly clock: Clock;
   readonly log: Log;
-  readonly dataDir: string;
+  readonly meter: Pick<DiskMeter, "measure">;
   readonly version: string;
   readonly nodeIp: string;
   readonly address: () => string;
@@ -37,41 +36,10 @@ export const WIRE = { min: 1, max: 1 } as const;
  */
 const SPACE_STEP = 0.02;
 
-/** Thresholds of spec §9.1. */
-export const storageMode = (usagePct: number): NodeFact["storage"]["mode"] =>
-  usagePct >= 95 ? "delete_only" : usagePct >= 85 ? "reject" : usagePct >= 70 ? "warn" : "healthy";
-
-async function storageOf(dir: string, clock: Clock): Promise<NodeFact["storage"]> {
-  const last_updated_at = Math.floor(clock.now() / 1_000);
-  try {
-    const { bsize, blocks, bavail } = await statfs(dir);
-    const total = bsize * blocks;
-    const used = total - bsize * bavail;
-    const usage_pct = total === 0 ? 0 : Math.min(100, Math.round((used * 100) / total));
-    return {
-      usage_pct,
-      total_bytes: total,
-      free_bytes: bsize * bavail,
-      mode: storageMode(usage_pct),
-      last_error: "",
-      last_updated_at,
-    };
-  } catch (error) {
-    return {
-      usage_pct: 0,
-      total_bytes: 0,
-      free_bytes: 0,
-      mode: "unknown",
-      last_error: errorText(error),
-      last_updated_at,
-    };
-  }
-}
-
 /** What of a fact others must know at once; small moves of free space are not among it. */
 function essence(fact: NodeFact): string {
-  const { usage_pct: _u, free_bytes: _f, last_updated_at: _l, ...storage } = fact.storage;
-  return JSON.stringify(sortKeys({ ...fact, storage }));
+  const { mode, last_error, total_bytes } = fact.storage;
+  return JSON.stringify(sortKeys({ ...fact, storage: { mode, last_error, total_bytes } }));
 }
 
 const hasMoved = (fact: NodeFact, last: NodeFact): boolean =>
@@ -106,7 +74,7 @@ export function createNodeFact(parts: NodeFactParts): () => Promise<NodeFact> {
       warm: last?.["warm"] === true || parts.isFilled(),
       cpu_count: parts.cpuCount,
       memory_bytes: parts.memoryBytes,
-      storage: await storageOf(parts.dataDir, parts.clock),
+      storage: await parts.meter.measure(),
     };
     if (last === undefined || essence(last) !== essence(fact) || hasMoved(fact, last)) {
       await facts.put("node", fact.node_id, fact);

@@ -26,6 +26,7 @@ import {
   type TemplateRecord,
 } from "../../domain/index.ts";
 import type { Swarm } from "../../gossip/index.ts";
+import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
 import type { Facts, Records } from "../records.ts";
 
@@ -43,6 +44,7 @@ export interface ReplicaParts {
   readonly nodeIp: string;
   readonly templatesDir: string;
   readonly concurrency: number;
+  readonly space: Pick<Space, "hold">;
   /** Every guest is cut off, whatever its request says. */
   readonly isolateGuests: boolean;
   /** True while a sandbox of that template runs here: its snapshot's files are in use. */
@@ -289,7 +291,7 @@ export class ReplicasWorker {
     signal: AbortSignal,
   ): Promise<DriverSnapshot> {
     signal.throwIfAborted();
-    const { driver, jobLog } = this.#parts;
+    const { driver, jobLog, space } = this.#parts;
     const job = template.job_id ?? template.template_id;
     const old = this.#snapshots.get(template.template_id);
     if (old !== undefined) await this.#drop(template.template_id, old);
@@ -299,19 +301,25 @@ export class ReplicasWorker {
       last_error_phase: "SNAPSHOTTING",
       cleanup_required: true,
     });
-    return driver.makeSnapshot(
-      {
-        templateId: template.template_id,
-        rootfsPath,
-        guest: guestSpecOf(template.request, this.#parts.isolateGuests),
-        dir: join(this.#parts.templatesDir, template.template_id),
-      },
-      {
-        signal,
-        onLog: (line) => jobLog.append(job, "debug", line),
-        onStep: (name) => jobLog.append(job, "info", name),
-      },
-    );
+    const guest = guestSpecOf(template.request, this.#parts.isolateGuests);
+    const room = await space.hold(driver.name === "rootfs" ? 0 : snapshotBytes(guest), "snapshot");
+    try {
+      return await driver.makeSnapshot(
+        {
+          templateId: template.template_id,
+          rootfsPath,
+          guest,
+          dir: join(this.#parts.templatesDir, template.template_id),
+        },
+        {
+          signal,
+          onLog: (line) => jobLog.append(job, "debug", line),
+          onStep: (name) => jobLog.append(job, "info", name),
+        },
+      );
+    } finally {
+      room.release();
+    }
   }
 
   async #publishReady(template: TemplateRecord, snapshot: DriverSnapshot): Promise<void> {

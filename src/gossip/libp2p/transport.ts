@@ -57,6 +57,7 @@ const PROTOCOLS: readonly Protocol[] = [
   "ask",
   "refs",
   "compat",
+  "storage",
 ];
 /** A batch of changes is at most half of it. */
 const MESSAGE_BYTES = 256 * 1024;

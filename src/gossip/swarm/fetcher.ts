@@ -34,7 +34,7 @@ import {
 } from "./messages.ts";
 import { Neighbour } from "./neighbour.ts";
 import { hashKey, lackingByHash, matchesHash, reuseChunks } from "./reuse.ts";
-import type { SwarmStore } from "./store.ts";
+import type { Room, SwarmStore } from "./store.ts";
 
 /** Who is there is looked up, and lost work noticed, this often while a fetch runs. */
 const TICK_MS = 250;
@@ -80,6 +80,7 @@ export class FetchTask implements Asker {
   /** Chunks that `#chunksLeft` no longer counts. */
   #counted = new Bitfield(0);
   #limited = false;
+  #room: Room | undefined;
   manifest: ChunkManifest | undefined;
   partial: PartialArtifact | undefined;
   /** Names this run's log of chunks got. */
@@ -126,8 +127,8 @@ export class FetchTask implements Asker {
   /** @throws AppError fetch_failed, disk_space_low; what it was cancelled with */
   async run(): Promise<void> {
     const { store } = this.#parts;
-    const { digest } = this.artifact;
-    const manifest = (await store.partialManifest(digest)) ?? (await this.#fetchManifest());
+    const known = await store.partialManifest(this.artifact.digest);
+    const manifest = known ?? (await this.#fetchManifest());
     this.signal.throwIfAborted();
     this.manifest = manifest;
     const partial = await store.openPartial(this.artifact, manifest);
@@ -137,7 +138,7 @@ export class FetchTask implements Asker {
       this.#chunksLeft = holes.length - partial.have.count;
       this.#counted = new Bitfield(holes.length, partial.have.bytes);
       this.#availability = new Uint16Array(holes.length);
-      await store.assertSpace?.(this.#chunksLeft * manifest.chunkSizeBytes);
+      this.#room = await store.holdSpace?.(this.#chunksLeft * manifest.chunkSizeBytes);
       this.#lacking = lackingByHash(partial);
       this.partial = partial;
       this.#parts.onProgress(this);
@@ -146,6 +147,7 @@ export class FetchTask implements Asker {
       await partial.finish();
     } finally {
       await partial.close();
+      this.#room?.release();
     }
   }
 
@@ -153,11 +155,9 @@ export class FetchTask implements Asker {
     const before = this.#chunksLeft;
     const { store, log } = this.#parts;
     const put = (index: number, bytes: Uint8Array) => this.#put(index, bytes);
-    const lacking = this.#lacking;
-    await reuseChunks({ store, partial, lacking, put, signal: this.signal, log });
-    if (before > this.#chunksLeft) {
-      this.#parts.onReused(this.artifact.digest, before - this.#chunksLeft);
-    }
+    await reuseChunks({ store, partial, lacking: this.#lacking, put, signal: this.signal, log });
+    const reused = before - this.#chunksLeft;
+    if (reused > 0) this.#parts.onReused(this.artifact.digest, reused);
   }
 
   /** Writes a verified chunk wherever its bytes belong. */
@@ -171,6 +171,7 @@ export class FetchTask implements Asker {
       // May have been written by two at once.
       if (!this.#counted.set(same)) continue;
       this.order.push(same);
+      this.#room?.wrote(bytes.length);
       this.#chunksLeft--;
     }
     this.#lacking.delete(key);

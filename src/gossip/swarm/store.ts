@@ -1,6 +1,14 @@
 /** What the swarm needs of the artifact store, and of the disk. */
 import type { ArtifactStore } from "../../domain/index.ts";
 
+/** Room on the disk that is kept for a write. */
+export interface Room {
+  /** So many bytes more of it are written, and no longer free. */
+  wrote(bytes: number): void;
+  /** May be called twice. */
+  release(): void;
+}
+
 export type SwarmStore = Pick<
   ArtifactStore,
   | "findDigest"
@@ -13,6 +21,9 @@ export type SwarmStore = Pick<
   | "openPartial"
   | "partialManifest"
 > & {
-  /** @throws AppError disk_space_low when so many bytes more do not fit. Absent: not checked. */
-  assertSpace?(bytes: number): Promise<void>;
+  /**
+   * Room on the disk for so many bytes, until it is released. Absent: not checked.
+   * @throws AppError disk_space_low, storage_not_writable
+   */
+  holdSpace?(bytes: number): Promise<Room>;
 };

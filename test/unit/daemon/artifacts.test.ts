@@ -67,7 +67,7 @@ beforeEach(async () => {
     log,
     cleanup: { release: () => Promise.resolve() },
     files: new KeyedQueue(),
-    assertSpace: () => Promise.resolve(),
+    holdSpace: async () => ({ wrote: () => undefined, release: () => undefined }),
     isBuilding: () => false,
     askBuilding: () => {
       asked++;

@@ -3,7 +3,6 @@ import { createEventHub } from "../../../src/daemon/events.ts";
 import { enterPhase, failJob, finishJob } from "../../../src/daemon/job-record.ts";
 import { imageInfo } from "../../../src/daemon/queries.ts";
 import { createProgress } from "../../../src/daemon/workers/progress.ts";
-import { storageMode } from "../../../src/daemon/workers/node-fact.ts";
 import { LIMITS, type JobProgress, type JobRecord } from "../../../src/domain/index.ts";
 import { fakeClock, steadyRandom } from "../../support/source-ports.ts";
 
@@ -151,16 +150,5 @@ describe("small rules", () => {
     expect(imageInfo("app:1", "repo/app@sha256:a")).toBe("app:1@sha256:a");
     expect(imageInfo("app@sha256:a", "sha256:a")).toBe("app@sha256:a");
     expect(imageInfo("app:1", "")).toBe("app:1");
-  });
-  test("rows 110 and 111: storage modes by their thresholds", () => {
-    expect([69, 70, 72, 85, 86, 95, 96].map(storageMode)).toEqual([
-      "healthy",
-      "warn",
-      "warn",
-      "reject",
-      "reject",
-      "delete_only",
-      "delete_only",
-    ]);
   });
 });

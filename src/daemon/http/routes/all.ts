@@ -11,6 +11,7 @@ import { nodeRoutes } from "./nodes.ts";
 import { resolveRoute } from "./resolve.ts";
 import { runtimeRefRoutes } from "./runtime-refs.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
+import { storageRoutes } from "./storage.ts";
 import { templateRoutes } from "./templates.ts";
 
 export const ROUTES: readonly Route[] = [
@@ -23,6 +24,7 @@ export const ROUTES: readonly Route[] = [
   ...sandboxRoutes,
   ...runtimeRefRoutes,
   ...nodeRoutes,
+  ...storageRoutes,
   ...clusterRoutes,
   ...eventRoutes,
   ...healthRoutes,
