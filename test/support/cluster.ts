@@ -38,15 +38,18 @@ export interface ClusterState extends Row {
 export class TestCluster {
   readonly nodes: TestDaemon[] = [];
   readonly #id = randomBytes(3).toString("hex");
-  readonly #flags: readonly string[];
+  readonly #flags: (index: number) => readonly string[];
 
-  private constructor(flags: readonly string[]) {
+  private constructor(flags: (index: number) => readonly string[]) {
     this.#flags = flags;
   }
 
-  /** `count` daemons that are one cluster, in sync. */
-  static async make(count: number, flags: readonly string[] = []): Promise<TestCluster> {
-    const cluster = new TestCluster(flags);
+  /** `count` daemons that are one cluster, in sync; `flags` for all, or for each by its index. */
+  static async make(
+    count: number,
+    flags: readonly string[] | ((index: number) => readonly string[]) = [],
+  ): Promise<TestCluster> {
+    const cluster = new TestCluster(typeof flags === "function" ? flags : () => flags);
     ip("netns", "add", cluster.#bridgeSpace);
     ip("-n", cluster.#bridgeSpace, "link", "add", "br0", "type", "bridge");
     ip("-n", cluster.#bridgeSpace, "link", "set", "br0", "up");
@@ -95,7 +98,11 @@ export class TestCluster {
     ip("-n", space, "link", "set", "eth0", "up");
     const own = ["--node-id", TestCluster.nodeId(index)];
     own.push("--p2p-listen", `/ip4/${TestCluster.address(index)}/tcp/7331`);
-    const daemon = await TestDaemon.make("rootfs", [...own, ...this.#flags, ...flags], space);
+    const daemon = await TestDaemon.make(
+      "rootfs",
+      [...own, ...this.#flags(index), ...flags],
+      space,
+    );
     this.nodes.push(daemon);
     await daemon.start();
     return index;
