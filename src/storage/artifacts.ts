@@ -331,12 +331,21 @@ class FileArtifactStore implements ArtifactStore {
       await rm(scratchPath);
       return;
     }
+    // Somebody may have taken the folder away, or put others in the place of its files.
+    await mkdir(this.#path(hex), { recursive: true, mode: 0o750 });
+    for (const name of [CHUNKS, ROOTFS]) await this.#dropFolder(this.#path(hex, name));
     const scratch = this.#stagingPath();
     await replaceFile(this.#path(hex, CHUNKS), chunks, { scratch, mode: FILE_MODE });
     await rename(scratchPath, this.#path(hex, ROOTFS));
     await syncFolder(this.#path(hex));
     this.#suspect.delete(hex);
     this.#log.info("an artifact's damaged bytes were replaced", { digest: `sha256:${hex}` });
+  }
+
+  /** No file can be renamed over a folder. */
+  async #dropFolder(path: string): Promise<void> {
+    const found = await stat(path).catch(() => undefined);
+    if (found?.isDirectory() === true) await rm(path, { recursive: true });
   }
 
   async #name(hex: string, sidecar: ArtifactSidecar, text: string): Promise<StoredArtifact> {

@@ -217,6 +217,24 @@ describe("the artifact store", () => {
       expect(store.findDigest(digest)).toBeUndefined();
     }));
 
+  it("takes a new file where a folder is, or where its own folder is gone", () =>
+    withStore(async ({ root, store, publish }) => {
+      const bytes = imageBytes(1, 4);
+      const { digest, path } = await publish("rfs-1", bytes);
+      const folder = join(root, "artifacts", "sha256", digest.slice(7));
+      for (const name of [path, join(folder, "chunks.bin")]) {
+        await rm(path, { recursive: true });
+        await rm(name, { force: true });
+        await mkdir(join(name, "below"), { recursive: true });
+        expect(store.find("rfs-1")).toBeUndefined();
+        await publish("rfs-1", bytes);
+        await store.verify(digest);
+      }
+      await rm(folder, { recursive: true });
+      await publish("rfs-1", bytes);
+      await store.verify(digest);
+    }));
+
   it("refuses a damaged manifest, and a rebuild heals it", () =>
     withStore(async ({ root, store, publish }) => {
       const bytes = imageBytes(1, 4);

@@ -234,6 +234,9 @@ describe("an image of a registry", { timeout: 90_000 }, () => {
     const job = await daemon.ended(submitted.job_id);
     expect(job).toMatchObject({ status: "FAILED", phase: "REGISTERING" });
     expect(job.error_message).toMatch(/did not answer GET :8080\/nothing/);
+    const [replica] = await daemon.items(`/v1/templates/${job.template_id}/replicas`);
+    const phase = { status: "FAILED", phase: "FAILED", last_error_phase: "SNAPSHOTTING" };
+    expect(replica).toMatchObject(phase);
     const log = await daemon.log(job.job_id);
     expect(log.some((line) => line.startsWith("console: "))).toBe(true);
     expect(await daemon.names("artifacts/sha256")).toEqual([]);
