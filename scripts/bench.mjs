@@ -1,5 +1,5 @@
 // The figures of the README, as ratios from one run on this machine. `npm run bench -- image` runs
-// one of: image, sandboxes, service, cluster, takeover, idle, records, swarm.
+// one of: image, sandboxes, service, cluster, takeover, idle, records, swarm, thousand.
 import { execFileSync } from "node:child_process";
 import { cpus, loadavg, totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -14,6 +14,7 @@ const parts = {
   takeover: async () => (await import("./bench/takeover.mjs")).benchTakeover(),
   records: async () => (await import("./bench/records.mjs")).benchRecords(),
   swarm: async () => (await import("./bench/swarm.mjs")).benchSwarm(),
+  thousand: async () => (await import("./bench/thousand.mjs")).benchThousand(),
   idle: async () => (await import("./bench/idle.mjs")).benchIdle(),
   service: async () => (await import("./bench/service.mjs")).benchService(),
 };

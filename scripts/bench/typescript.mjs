@@ -23,9 +23,12 @@ const register = dataUrl(`
 import { register } from "node:module";
 register(${JSON.stringify(dataUrl(hooks))});`);
 
-/** @returns what its last line says, parsed */
-export function runTypeScript(file, args) {
-  const command = ["--import", register, join(root, "test/bench", file), ...args];
+/**
+ * @param {string[]} [flags] of Node
+ * @returns what its last line says, parsed
+ */
+export function runTypeScript(file, args, flags = []) {
+  const command = [...flags, "--import", register, join(root, "test/bench", file), ...args];
   const out = execFileSync(process.execPath, command.map(String), { encoding: "utf8" });
   return JSON.parse(out.trim().split("\n").at(-1));
 }

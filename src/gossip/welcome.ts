@@ -4,6 +4,7 @@
  */
 import { errorText, isAppError, type ErrorCode } from "../domain/index.ts";
 import type { Admission } from "./admission.ts";
+import { pickOne } from "./pick.ts";
 import type { Parts, PeerId } from "./ports.ts";
 
 /** A peer that reconnects over and over is asked again after this. */
@@ -47,9 +48,7 @@ export function createWelcome(parts: Parts & { readonly admission: Admission }):
     }
   };
   const askOne = (): void => {
-    const peers = transport.connections();
-    const [pick = 0] = parts.random.bytes(1);
-    const peer = peers[pick % Math.max(1, peers.length)];
+    const peer = pickOne(parts.random, transport.connections());
     if (peer !== undefined) void ask(peer);
   };
   const ask = async (peer: PeerId): Promise<void> => {

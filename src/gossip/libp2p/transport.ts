@@ -61,6 +61,8 @@ const PROTOCOLS: readonly Protocol[] = [
 ];
 /** A batch of changes is at most half of it. */
 const MESSAGE_BYTES = 256 * 1024;
+/** Every member keeps one to every other: libp2p's own 300 would cut a larger cluster's again. */
+const CONNECTIONS_MOST = 10_000;
 const STRANGERS_MOST = 16;
 const STRANGER_MS = 30_000;
 const STRANGER_FRAME_BYTES = 64 * 1024;
@@ -121,6 +123,7 @@ class Libp2pTransport implements Transport {
           denyInboundEncryptedConnection: (peer) => this.#isDenied(peer.toString()),
         },
         connectionManager: {
+          maxConnections: CONNECTIONS_MOST,
           inboundConnectionThreshold: 1_000,
           maxIncomingPendingConnections: 100,
         },

@@ -1,5 +1,6 @@
 /** Replication (design §3): eager spreading for speed, the change feed so that all converge. */
 import { CLUSTER, type Divergence, type EntryKind } from "../../domain/index.ts";
+import { pickOne } from "../pick.ts";
 import type {
   Liveness,
   PeerId,
@@ -223,9 +224,7 @@ class Replicator implements Replication {
     if (this.#stopped) return;
     const [byte = 0] = random.bytes(1);
     this.#round = clock.after(ROUND_MS * (0.75 + byte / 512), () => {
-      const peers = this.#reachable();
-      const [pick = 0] = random.bytes(1);
-      const peer = peers[pick % Math.max(1, peers.length)];
+      const peer = pickOne(random, this.#reachable());
       if (peer !== undefined) this.#plan(peer, 0);
       this.#nextRound();
     });
