@@ -31,6 +31,7 @@ import type { Records } from "./records.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 import type { RuntimeRefs } from "./runtime-refs.ts";
 import type { Sandboxes } from "./sandboxes.ts";
+import type { Snapshots } from "./snapshots.ts";
 import { targetNodes, type Nodes } from "./nodes.ts";
 import type { BuildsWorker } from "./workers/builds.ts";
 import type { ReplicasWorker } from "./workers/replicas.ts";
@@ -61,6 +62,7 @@ export interface CommandParts {
   readonly builds: BuildsWorker;
   readonly replicas: ReplicasWorker;
   readonly sandboxes: Sandboxes;
+  readonly snapshots: Snapshots;
   readonly refs: RuntimeRefs;
   readonly clusterRefs: ClusterRefs;
   readonly jobLog: JobLog;
@@ -213,6 +215,15 @@ export function createCommands(parts: CommandParts): Commands {
         ...(context.signal === undefined ? {} : { signal: context.signal }),
       });
     },
+    async createSnapshot(sandboxId, request, context) {
+      refuseWhenDraining();
+      return parts.snapshots.create(sandboxId, request, context);
+    },
+    async rollbackSandbox(sandboxId, request, context) {
+      refuseWhenDraining();
+      return parts.snapshots.rollback(sandboxId, request, context);
+    },
+    deleteSnapshot: (id, request, context) => parts.snapshots.remove(id, request, context),
     deleteSandbox: (id) => sandboxes.remove(id),
     collectGarbage: (options) => parts.collection.collect(options),
     rescanCompat: (request) => parts.compat.rescan(request),

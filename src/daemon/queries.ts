@@ -31,9 +31,12 @@ import type { ClusterRefs } from "./ref-asks.ts";
 import type { JobLog } from "./job-log.ts";
 import type { Nodes } from "./nodes.ts";
 import { workersOf } from "./job-record.ts";
+import type { Records } from "./records.ts";
+import { createSnapshotQueries } from "./snapshot-queries.ts";
 
 export interface QueryParts {
   readonly catalog: Catalog;
+  readonly records: Records;
   readonly nodes: Nodes;
   /** Lines of a job's log that another node keeps. @throws AppError peer_unreachable */
   readonly askJobLog: (
@@ -201,6 +204,7 @@ export function createQueries(parts: QueryParts): Queries {
       return artifactInfo(artifact);
     },
     listArtifacts: () => values(catalog.list("artifact")).map(artifactInfo),
+    ...createSnapshotQueries(parts),
     whyArtifact: (id) => parts.collection.whyArtifact(id),
     async whyTemplate(id) {
       const template = record.template(findTemplate(id).template_id);

@@ -22,6 +22,7 @@ import {
   type SandboxRequest,
 } from "../domain/index.ts";
 import type { EventHub } from "./events.ts";
+import { KeyedQueue } from "./records.ts";
 import type { RuntimeRefs } from "./runtime-refs.ts";
 
 export interface SandboxParts {
@@ -53,6 +54,30 @@ export interface Sandboxes {
   }): Promise<SandboxInfo>;
   /** @throws AppError sandbox_not_found */
   remove(sandboxId: string): Promise<void>;
+  /** One that runs, with the request it was started with. @throws AppError sandbox_not_found */
+  running(sandboxId: string): { info: SandboxInfo; spec: SandboxRequest };
+  /**
+   * Takes a snapshot of it into `dir`; it runs on whatever happens.
+   * @throws AppError sandbox_not_found, snapshot_failed
+   */
+  snapshot(
+    input: { sandboxId: string; snapshotId: string; dir: string },
+    options: { signal: AbortSignal },
+  ): Promise<DriverSnapshot>;
+  /**
+   * Puts it back to a snapshot. Until then, and when that fails, it runs on what it ran on, and
+   * both have a ref.
+   * @throws AppError sandbox_not_found, snapshot_not_found, snapshot_deleting, restore_failed
+   */
+  rollback(
+    input: {
+      sandboxId: string;
+      snapshotId: string;
+      snapshot: DriverSnapshot;
+      generation: number;
+    },
+    options: { signal: AbortSignal; onRestored: () => Promise<void> },
+  ): Promise<SandboxInfo>;
   usedTemplates(): ReadonlySet<string>;
   /** Sandboxes whose process has ended by itself become STOPPED. */
   refresh(): Promise<void>;
@@ -60,33 +85,44 @@ export interface Sandboxes {
   recover(): Promise<void>;
 }
 
+/** What a rollback restores is held by a ref of its own until the sandbox runs on it. */
+const ROLLBACK_TARGET = "rollback_target";
+
 export function createSandboxes(parts: SandboxParts): Sandboxes {
   const { catalog, refs, driver, hub, clock, log } = parts;
   const table = catalog.table("sandbox");
   const known = new Map<string, SandboxInfo>();
+  /** What each was started with: a snapshot of it is started with the same. */
+  const specs = new Map<string, SandboxRequest>();
+  /** Rollbacks under way: sandbox id → the snapshot it goes back to. */
+  const targets = new Map<string, string>();
+  const perSandbox = new KeyedQueue();
 
   const runsOn = (info: SandboxInfo) => info.snapshot_id ?? info.template_id;
+  const valueOf = (info: SandboxInfo) => ({ ...info, spec: specs.get(info.sandbox_id) });
   const rowOf = (info: SandboxInfo): LocalWrite => ({
     table: "sandbox",
     key: info.sandbox_id,
-    value: info,
+    value: valueOf(info),
   });
   const store = async (info: SandboxInfo): Promise<SandboxInfo> => {
-    await table.put(info.sandbox_id, info);
+    await table.put(info.sandbox_id, valueOf(info));
     known.set(info.sandbox_id, info);
     hub.publish("sandbox", info.sandbox_id, info);
     return info;
   };
   /** The row and the ref that guards its snapshot's files, in one step and before the process. */
-  const begin = async (info: SandboxInfo): Promise<SandboxInfo> => {
+  const begin = async (info: SandboxInfo, spec: SandboxRequest): Promise<SandboxInfo> => {
     const { sandbox_id } = info;
     // Known first: whoever compares what is known with the refs must not find the ref alone.
     known.set(sandbox_id, info);
+    specs.set(sandbox_id, spec);
     try {
       const request = { snapshot_id: runsOn(info), sandbox_id };
       await refs.acquire(request, "driver", { local: [rowOf(info)] });
     } catch (error) {
       known.delete(sandbox_id);
+      specs.delete(sandbox_id);
       throw error;
     }
     hub.publish("sandbox", sandbox_id, info);
@@ -102,19 +138,31 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
       if (gone !== undefined) known.set(sandboxId, gone);
       throw error;
     }
+    specs.delete(sandboxId);
     hub.publish("sandbox", sandboxId, { sandbox_id: sandboxId, deleted: true });
   };
   /** Every sandbox that is known has its ref, and no ref of this daemon's is without one. */
   const compareRefs = (): Promise<void> =>
     refs.refresh(
-      [...known.values()].map((info) => ({
-        snapshot_id: runsOn(info),
-        sandbox_id: info.sandbox_id,
-      })),
+      [
+        ...[...known.values()].map((info) => ({
+          snapshot_id: runsOn(info),
+          sandbox_id: info.sandbox_id,
+        })),
+        ...[...targets].map(([sandbox_id, snapshot_id]) => ({
+          snapshot_id,
+          sandbox_id,
+          binding_type: ROLLBACK_TARGET,
+        })),
+      ],
       "driver",
     );
-  const running = (info: SandboxInfo, started: DriverSandbox): SandboxInfo => ({
+  const running = (
+    { snapshot_id: _before, ...info }: SandboxInfo,
+    started: DriverSandbox,
+  ): SandboxInfo => ({
     ...info,
+    ...(started.snapshotId === undefined ? {} : { snapshot_id: started.snapshotId }),
     status: "RUNNING",
     ports: { ...started.ports },
     timings: { ...info.timings, ...started.timings },
@@ -133,6 +181,45 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
       });
   };
 
+  const find = (sandboxId: string): SandboxInfo => {
+    const info = known.get(sandboxId);
+    if (info !== undefined) return info;
+    throw new AppError("sandbox_not_found", `sandbox ${JSON.stringify(sandboxId)} not found`);
+  };
+  const assertRunning: Sandboxes["running"] = (sandboxId) => {
+    const info = find(sandboxId);
+    const spec = specs.get(sandboxId);
+    if (info.status === "RUNNING" && spec !== undefined) return { info, spec };
+    throw new AppError("wrong_status", `sandbox ${sandboxId} is ${info.status}, not RUNNING`);
+  };
+
+  const rollback = async (
+    { sandboxId, snapshotId, snapshot, generation }: Parameters<Sandboxes["rollback"]>[0],
+    { signal, onRestored }: Parameters<Sandboxes["rollback"]>[1],
+  ): Promise<SandboxInfo> => {
+    const { info, spec } = assertRunning(sandboxId);
+    const target = { snapshot_id: snapshotId, sandbox_id: sandboxId };
+    targets.set(sandboxId, snapshotId);
+    try {
+      await refs.acquire({ ...target, binding_type: ROLLBACK_TARGET }, "driver");
+      const guest = guestSpecOf(spec, parts.isolateGuests);
+      const started = await driver.rollback({ sandboxId, snapshot, guest }, { signal });
+      const after = running(info, started);
+      // It runs on the snapshot from here on, whatever can be written of it.
+      known.set(sandboxId, after);
+      hub.publish("sandbox", sandboxId, after);
+      await onRestored();
+      const local = [rowOf(after)];
+      await refs.acquire({ ...target, sandbox_gen: generation }, "driver", { local });
+      return after;
+    } finally {
+      targets.delete(sandboxId);
+      await compareRefs().catch((error: unknown) => {
+        log.warn("refs are compared later", { sandbox_id: sandboxId, err: error });
+      });
+    }
+  };
+
   return {
     list: () => [...known.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)),
     usedTemplates: () => refs.usedSnapshots(),
@@ -142,16 +229,21 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
         throw new AppError("sandbox_already_exists", `sandbox ${sandboxId} already exists`);
       }
       const began = clock.monotonic();
-      const starting = await begin({
-        sandbox_id: sandboxId,
-        template_id: templateId,
-        node_id: parts.nodeId,
-        status: "STARTING",
-        ports: {},
-        labels: request.labels ?? {},
-        timings: {},
-        created_at: new Date(clock.now()).toISOString(),
-      });
+      const starting = await begin(
+        {
+          sandbox_id: sandboxId,
+          // A snapshot says of which template's sandbox it was.
+          template_id: snapshot.snapshotId === undefined ? templateId : snapshot.templateId,
+          ...(snapshot.snapshotId === undefined ? {} : { snapshot_id: snapshot.snapshotId }),
+          node_id: parts.nodeId,
+          status: "STARTING",
+          ports: {},
+          labels: request.labels ?? {},
+          timings: {},
+          created_at: new Date(clock.now()).toISOString(),
+        },
+        effective,
+      );
       try {
         const started = await driver.restore(
           {
@@ -173,13 +265,21 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
         throw error;
       }
     },
-    async remove(sandboxId) {
-      if (!known.has(sandboxId)) {
-        throw new AppError("sandbox_not_found", `sandbox ${JSON.stringify(sandboxId)} not found`);
-      }
-      await driver.stop(sandboxId);
-      await forget(sandboxId);
-    },
+    // After a snapshot or a rollback that is under way.
+    remove: (sandboxId) =>
+      perSandbox.run(sandboxId, async () => {
+        find(sandboxId);
+        await driver.stop(sandboxId);
+        await forget(sandboxId);
+      }),
+    running: assertRunning,
+    snapshot: (input, options) =>
+      perSandbox.run(input.sandboxId, async () => {
+        assertRunning(input.sandboxId);
+        return driver.snapshotSandbox(input, options);
+      }),
+    rollback: (input, options) =>
+      perSandbox.run(input.sandboxId, () => rollback(input, options)),
     async refresh() {
       let found;
       try {
@@ -200,7 +300,8 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
     async recover() {
       const alive = new Map((await driver.list()).map((found) => [found.sandboxId, found]));
       for await (const [id, row] of table.range()) {
-        const info = row as SandboxInfo;
+        const { spec, ...info } = row as SandboxInfo & { spec?: SandboxRequest };
+        if (spec !== undefined) specs.set(id, spec);
         const found = alive.get(id);
         alive.delete(id);
         if (found !== undefined && info.status === "RUNNING") {

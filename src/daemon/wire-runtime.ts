@@ -10,6 +10,7 @@ import { isolatesGuests } from "./secrets.ts";
 import type { Closers, State } from "./state.ts";
 import { CompatScanWorker } from "./workers/compat-scan.ts";
 import { ReplicasWorker } from "./workers/replicas.ts";
+import { SnapshotsWorker } from "./workers/snapshots.ts";
 
 /** The first address of this host that others could reach, else loopback. */
 export function ownAddress(): string {
@@ -86,7 +87,16 @@ export async function openRuntime(parts: DaemonParts, state: State, opened: Clos
     clock,
     log: log.child({ module: "compat" }),
   });
-  return { driver, detail, sandboxes, replicas, refs, clusterRefs, compatScan };
+  const snapshotWork = new SnapshotsWorker({
+    ...state,
+    sandboxes,
+    replicas,
+    refs,
+    clock,
+    log: log.child({ module: "snapshots" }),
+    templatesDir: state.dirs.templates,
+  });
+  return { driver, detail, sandboxes, replicas, refs, clusterRefs, compatScan, snapshotWork };
 }
 
 export type Runtime = Awaited<ReturnType<typeof openRuntime>>;

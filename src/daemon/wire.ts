@@ -27,6 +27,7 @@ import { openDoor } from "./door.ts";
 import type { Listening } from "./http/server.ts";
 import { createCancelJob } from "./job-cancel.ts";
 import type { DaemonParts } from "./parts.ts";
+import { createSnapshots } from "./snapshots.ts";
 import { openState, type Closers, type State } from "./state.ts";
 import { coverageOf } from "./coverage.ts";
 import { createQueries } from "./queries.ts";
@@ -146,7 +147,10 @@ function createServices(
     cluster: view,
     swarms: () => cluster.swarm.views(),
   });
-  const cancelJob = createCancelJob({ ...state, clock, settled: (id) => builds.settled(id) });
+  const settled = async (id: string) => {
+    await Promise.all([builds.settled(id), runtime.snapshotWork.settled(id)]);
+  };
+  const cancelJob = createCancelJob({ ...state, clock, settled });
   const deletions = createDeletions({
     ...state,
     ...runtime,
@@ -158,9 +162,11 @@ function createServices(
     random,
     log: log.child({ module: "deletions" }),
   });
+  const snapshots = createSnapshots({ ...state, ...runtime, deletions, clock, random });
   const commands = createCommands({
     ...state,
     ...runtime,
+    snapshots,
     cluster: clusterCommands,
     deletions,
     cancelJob,
@@ -194,6 +200,8 @@ async function startWorkers(
   opened.push(() => runtime.replicas.stop());
   runtime.compatScan.start();
   opened.push(() => runtime.compatScan.stop());
+  runtime.snapshotWork.start();
+  opened.push(() => runtime.snapshotWork.stop());
   builds.start();
   const placement = new PlacementWorker({
     ...state,
@@ -234,6 +242,7 @@ async function startWorkers(
   return () => {
     builds.reconcile();
     runtime.replicas.reconcile();
+    runtime.snapshotWork.reconcile();
     placement.reconcile();
     gc.reconcile();
     return recover();
@@ -286,7 +295,8 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   await publishNode();
   await writeDaemonFile(config, version, listening);
   const status = () => {
-    const active = work.builds.activeCount + runtime.replicas.activeCount;
+    const active =
+      work.builds.activeCount + runtime.replicas.activeCount + runtime.snapshotWork.activeCount;
     const templates = [...catalog.list("template")].length;
     return `${templates} templates, ${active} at work, ${runtime.sandboxes.list().length} sandboxes`;
   };

@@ -55,6 +55,10 @@ export const ERRORS = {
   snapshot_not_found: row(404, 3, "snapshot not found"),
   snapshot_deleting: row(409, 4, "the snapshot is being deleted"),
   snapshot_in_use: row(409, 4, "snapshot is still in use"),
+  snapshot_foreign: row(409, 4, "the snapshot is of another sandbox"),
+  snapshot_operation_not_found: row(404, 3, "snapshot operation not found"),
+  snapshot_operation_in_progress: row(409, 4, "another snapshot operation is still running"),
+  request_id_conflict: row(409, 4, "the request id was used with another request"),
   runtime_ref_not_found: row(404, 3, "the sandbox has no active runtime ref"),
   image_not_found: row(404, 3, "the image was not found at its source"),
   image_refused: row(422, 1, "the image was refused"),
@@ -162,6 +166,8 @@ export class AppError<C extends ErrorCode = ErrorCode> extends Error {
     };
   }
 }
+
+export const isErrorCode = (code: string): code is ErrorCode => Object.hasOwn(ERRORS, code);
 
 export const isAppError = (error: unknown, code?: ErrorCode): error is AppError =>
   error instanceof AppError && (code === undefined || error.code === code);

@@ -5,6 +5,8 @@ const hex24 = (random: Random): string => random.uuid().replaceAll("-", "").slic
 
 /** `tpl-` and 24 hex characters of a random UUID (spec §2.2, GenerateTemplateID). */
 export const newTemplateId = (random: Random): string => `tpl-${hex24(random)}`;
+/** `snap-` and 24 hex characters. */
+export const newSnapshotId = (random: Random): string => `snap-${hex24(random)}`;
 /** `sb-` and 24 hex characters. */
 export const newSandboxId = (random: Random): string => `sb-${hex24(random)}`;
 /** A whole UUID (spec §2.2). */

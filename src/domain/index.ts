@@ -29,5 +29,6 @@ export * from "./schema.ts";
 export type * from "./service.ts";
 export * from "./session.ts";
 export * from "./storage-status.ts";
+export * from "./snapshot.ts";
 export * from "./swarm.ts";
 export * from "./template.ts";

@@ -8,6 +8,8 @@ export const LIMITS = {
   concurrentBoots: 2,
   /** Sandboxes kept waiting for a snapshot, per READY template. */
   sandboxPoolSize: 0,
+  /** A snapshot, rollback or deletion of a snapshot ends within this (spec §2.10). */
+  snapshotOperationMs: 15 * 60_000,
   /** Job log lines kept per job; older ones are dropped. */
   jobLogLines: 2_000,
   /** One log line; the rest is cut. */

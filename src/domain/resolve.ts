@@ -21,6 +21,30 @@ export const inScope = (
   scope: readonly string[],
 ): boolean => scope.length === 0 || scope.includes(node.node_id) || scope.includes(node.node_ip);
 
+/** READY replicas on healthy nodes in the scope, and the nodes of those that no longer fit. */
+function schedulable({ replicas, nodes, scope }: ResolveInput) {
+  const stale: string[] = [];
+  const usable: ReplicaStatus[] = [];
+  for (const replica of replicas) {
+    const node = nodes.get(replica.node_id);
+    if (replica.status !== "READY" || node?.healthy !== true) continue;
+    if (!inScope(replica, scope ?? [])) continue;
+    if (effectiveCompat(replica, node) === "STALE") stale.push(replica.node_id);
+    else usable.push(replica);
+  }
+  return { usable, stale };
+}
+
+/**
+ * Ids of the nodes that a sandbox can be started on (spec §6.4), sorted.
+ * @throws AppError template_stale_needs_redo, template_has_no_ready_replica, snapshot_deleting
+ */
+export function readyNodes(input: ResolveInput): string[] {
+  const { usable } = schedulable(input);
+  if (usable.length === 0) chooseReplica(input);
+  return usable.map((replica) => replica.node_id).sort();
+}
+
 /**
  * The replica to start from: the preferred node's and no other when one is asked for (spec §6.3),
  * else this node's, else the one on the node with the smallest storage use, then by id.
@@ -28,19 +52,11 @@ export const inScope = (
  *   snapshot_deleting
  */
 export function chooseReplica(input: ResolveInput): ReplicaStatus {
-  const { template, nodes, preferredNodeId, scope } = input;
+  const { template, nodes, preferredNodeId } = input;
   if (template.status === "DELETING") {
     throw new AppError("snapshot_deleting", `${template.template_id} is being deleted`);
   }
-  const stale: string[] = [];
-  const usable: ReplicaStatus[] = [];
-  for (const replica of input.replicas) {
-    const node = nodes.get(replica.node_id);
-    if (replica.status !== "READY" || node?.healthy !== true) continue;
-    if (!inScope(replica, scope ?? [])) continue;
-    if (effectiveCompat(replica, node) === "STALE") stale.push(replica.node_id);
-    else usable.push(replica);
-  }
+  const { usable, stale } = schedulable(input);
   const load = (replica: ReplicaStatus) => nodes.get(replica.node_id)?.storage.usage_pct ?? 100;
   const chosen =
     preferredNodeId !== undefined && preferredNodeId !== ""

@@ -180,7 +180,11 @@ export const templateRecordSchema = z.looseObject({
   labels: stringMap.optional(),
   origin_sandbox_id: shortText.optional(),
   origin_node_id: shortText.optional(),
+  /** What the sandbox ran on when it was snapshotted. */
+  parent_id: shortText.optional(),
   storage_backend: shortText.optional(),
+  retain: z.boolean().optional(),
+  rootfs_size_bytes_at_snapshot: z.number().nonnegative().optional(),
   artifact_id: shortText.optional(),
   image_info: text.optional(),
   job_id: shortText.optional(),
@@ -231,6 +235,12 @@ export const jobRecordSchema = z.looseObject({
   failed_node_count: z.number().int().nonnegative(),
   template_status: shortText.optional(),
   artifact_status: shortText.optional(),
+  /** Of an operation on a snapshot: the sandbox, and its node, which carries it out. */
+  sandbox_id: shortText.optional(),
+  node_id: shortText.optional(),
+  display_name: shortText.optional(),
+  /** Of a rollback: the sandbox's generation after it. */
+  sandbox_gen: z.number().int().nonnegative().optional(),
   /** The request without its password, as it is compared and resumed. */
   request: createFromImageSchema.partial().optional(),
   cancel_requested: z.boolean().optional(),

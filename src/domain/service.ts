@@ -16,6 +16,13 @@ import type {
   SandboxRequest,
   TemplateInfo,
 } from "./schema.ts";
+import type {
+  CreateSnapshotRequest,
+  RollbackRequest,
+  SnapshotFilter,
+  SnapshotInfo,
+  SnapshotOperation,
+} from "./snapshot.ts";
 import type { AcquireRefRequest, ObservedRefs, RuntimeRef } from "./runtime-ref.ts";
 import type { CompatStatus } from "./compat.ts";
 import type { TemplateCompatMatrix } from "./compat-matrix.ts";
@@ -98,6 +105,17 @@ export interface Queries {
   compat(page?: PageRequest & { status?: CompatStatus | undefined }): TemplateCompatMatrix;
   /** What would be stale if every node had these versions. */
   compatPreview(upgrade: Upgrade): CompatPreview;
+  /**
+   * Snapshots of sandboxes, most recently updated first (spec §4.10); those that are being deleted
+   * only by their status. @throws AppError invalid_request
+   */
+  listSnapshots(filter?: SnapshotFilter): Page<SnapshotInfo>;
+  /** @throws AppError snapshot_not_found, also for the id of a template */
+  snapshot(id: string, options?: { includeRequest?: boolean }): SnapshotInfo;
+  /** Ids of nodes it can be started on. @throws AppError snapshot_not_found, template_stale, … */
+  snapshotNodes(id: string): readonly string[];
+  /** @throws AppError snapshot_operation_not_found */
+  snapshotOperation(id: string): SnapshotOperation;
   nodes(): readonly NodeFact[];
   /** `self` is this node. @throws AppError node_not_found */
   node(id: string): NodeFact;
@@ -160,6 +178,36 @@ export interface Commands {
   resolve(request: SandboxRequest): ResolveResult;
   /** @throws AppError template_not_found, template_has_no_ready_replica, restore_failed */
   runSandbox(request: RunSandboxRequest, context: CallContext): Promise<SandboxInfo>;
+  /**
+   * Freezes a running sandbox on whichever node it is; resolves when the snapshot is READY, and
+   * goes on when the caller leaves.
+   * @throws AppError sandbox_not_found, storage_not_writable, request_id_conflict,
+   *   snapshot_operation_in_progress, snapshot_failed, job_deadline_exceeded, peer_unreachable
+   */
+  createSnapshot(
+    sandboxId: string,
+    request: CreateSnapshotRequest,
+    context: CallContext,
+  ): Promise<SnapshotOperation>;
+  /**
+   * Puts a sandbox back to one of its own snapshots; when that fails it runs on as it was.
+   * @throws AppError as createSnapshot; snapshot_not_found, snapshot_deleting, snapshot_foreign,
+   *   wrong_status, template_has_no_ready_replica, restore_failed
+   */
+  rollbackSandbox(
+    sandboxId: string,
+    request: RollbackRequest,
+    context: CallContext,
+  ): Promise<SnapshotOperation>;
+  /**
+   * @throws AppError snapshot_not_found, snapshot_in_use, template_attempt_in_progress,
+   *   request_id_conflict, peer_unreachable
+   */
+  deleteSnapshot(
+    id: string,
+    request: { readonly request_id?: string },
+    context: CallContext,
+  ): Promise<SnapshotOperation>;
   /** @throws AppError sandbox_not_found */
   deleteSandbox(id: string, context: CallContext): Promise<void>;
   /**

@@ -29,6 +29,7 @@ import {
   type TemplateInfo,
   type TemplateWhy,
 } from "../../src/domain/index.ts";
+import { fakeSnapshotCommands, fakeSnapshotQueries } from "./fake-snapshots.ts";
 
 const AT = "2026-01-02T03:04:05.000Z";
 export const SHA = `sha256:${"ab".repeat(32)}`;
@@ -406,6 +407,7 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
     },
     lastEventId: () => `${state.boot}.${state.sequence}`,
     resolveRevision: () => ++revision,
+    ...fakeSnapshotQueries(),
     cluster: () => service.cluster,
     swarms: (id) => aSwarms().filter((one) => id === undefined || one.artifact_id === id),
   };
@@ -427,6 +429,7 @@ function commandsOf(service: Omit<FakeService, "commands">): Commands {
     }
   };
   return {
+    ...fakeSnapshotCommands(enter),
     async createFromImage(request: CreateFromImageRequest, context) {
       enter("createFromImage", request, context);
       const job_id = `job-${service.jobs.length + 1}`;

@@ -12,6 +12,7 @@ import { registerJob } from "./job.ts";
 import { registerNode } from "./node.ts";
 import { registerResolve } from "./resolve.ts";
 import { registerSandbox } from "./sandbox.ts";
+import { registerSnapshot } from "./snapshot.ts";
 import { plain } from "./table.ts";
 import { registerStorage } from "./storage.ts";
 import { registerTemplate } from "./template.ts";
@@ -26,6 +27,7 @@ Examples:
   templatecenter tpl create-from-image --image docker.io/library/nginx:1.27 --expose-port 80
   templatecenter tpl list                   what there is
   templatecenter sandbox run TEMPLATE       start a sandbox from its snapshot
+  templatecenter snapshot create SANDBOX    freeze it; rollback puts it back
   templatecenter cluster token              make a cluster, or let another node join it
   templatecenter --server http://10.0.0.5:7330 --token-file token tpl list
 `;
@@ -83,6 +85,7 @@ function createProgram(io: CliIo, options: CliOptions): Command {
   registerJob(program, context);
   registerArtifact(program, context);
   registerSandbox(program, context);
+  registerSnapshot(program, context);
   registerNode(program, context);
   registerCluster(program, context);
   registerStorage(program, context);

@@ -25,6 +25,10 @@ import {
   replicaSchema,
   rescanCompatSchema,
   resolveResultSchema,
+  createSnapshotSchema,
+  rollbackSchema,
+  snapshotInfoSchema,
+  snapshotOperationSchema,
   runSandboxSchema,
   runtimeRefSchema,
   sandboxRequestSchema,
@@ -48,6 +52,10 @@ export const JobLogEntry = named("JobLogLine", logLineSchema);
 export const Artifact = named("Artifact", artifactInfoSchema);
 export const Resolved = named("ResolveResult", resolveResultSchema);
 export const Sandbox = named("Sandbox", sandboxSchema);
+export const CreateSnapshot = named("CreateSnapshotRequest", createSnapshotSchema);
+export const Rollback = named("RollbackRequest", rollbackSchema);
+export const SnapshotView = named("Snapshot", snapshotInfoSchema);
+export const SnapshotOperationView = named("SnapshotOperation", snapshotOperationSchema);
 export const AcquireRef = named("AcquireRuntimeRefRequest", acquireRefSchema);
 export const ObservedRefsBody = named("ObservedRuntimeRefs", observedRefsSchema);
 export const RuntimeRefView = named("RuntimeRef", runtimeRefSchema);

@@ -98,6 +98,17 @@ export class ReplicasWorker {
     return this.#snapshots.get(templateId);
   }
 
+  /** What the driver has frozen of a sandbox here is this node's replica of its record. */
+  async adopt(record: TemplateRecord, snapshot: DriverSnapshot): Promise<void> {
+    this.#snapshots.set(record.template_id, snapshot);
+    await this.#publishReady(record, snapshot);
+  }
+
+  /** Drops what is here of it, whatever its record says. */
+  discard(templateId: string): Promise<void> {
+    return this.#remove(templateId);
+  }
+
   /** Templates that work is under way for. */
   get activeCount(): number {
     return this.#working.size;
@@ -152,6 +163,8 @@ export class ReplicasWorker {
       return something && !this.#parts.inUse(templateId) ? "remove" : "nothing";
     }
     if (template.status === "DELETING") return "nothing";
+    // Memory of a sandbox: what is lost of it cannot be made again.
+    if (template.kind === "snapshot") return "nothing";
     if (replica?.generation === template.generation) {
       if (replica.status === "READY") return this.#snapshots.has(templateId) ? "nothing" : "make";
       if (replica.phase === "FAILED" && !this.#isRetryDue(templateId)) return "nothing";

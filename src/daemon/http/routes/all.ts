@@ -10,6 +10,7 @@ import { jobRoutes } from "./jobs.ts";
 import { nodeRoutes } from "./nodes.ts";
 import { resolveRoute } from "./resolve.ts";
 import { runtimeRefRoutes } from "./runtime-refs.ts";
+import { snapshotRoutes } from "./snapshots.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { storageRoutes } from "./storage.ts";
 import { templateRoutes } from "./templates.ts";
@@ -23,6 +24,7 @@ export const ROUTES: readonly Route[] = [
   resolveRoute,
   ...sandboxRoutes,
   ...runtimeRefRoutes,
+  ...snapshotRoutes,
   ...nodeRoutes,
   ...storageRoutes,
   ...clusterRoutes,

@@ -1,0 +1,172 @@
+import type { Command } from "commander";
+import type { Page, SnapshotInfo, SnapshotOperation } from "../../domain/index.ts";
+import { withJson, type CliContext } from "./context.ts";
+import { json, lines, table } from "./table.ts";
+
+const EXAMPLES = `
+Examples:
+  templatecenter snapshot create sb-0123456789abcdef01234567 --name before-upgrade
+  templatecenter snapshot list --sandbox sb-0123456789abcdef01234567
+  templatecenter snapshot rollback sb-0123456789abcdef01234567 snap-0123456789abcdef01234567
+`;
+
+const path = (...parts: string[]): string => `/v1/${parts.map(encodeURIComponent).join("/")}`;
+
+/** `snapshot`: create, list, info, rollback, delete. */
+export function registerSnapshot(program: Command, context: CliContext): void {
+  const group = program
+    .command("snapshot")
+    .alias("snap")
+    .description("freeze running sandboxes and go back to what was frozen")
+    .addHelpText("beforeAll", EXAMPLES);
+  registerCreate(group, context);
+  registerList(group, context);
+  withJson(group.command("info"))
+    .description("one snapshot, with its replicas and who runs on it")
+    .argument("<snapshot>", "snapshot id")
+    .option("--include-request", "with the request that a sandbox is started with")
+    .action(
+      async (id: string, flags: { json?: boolean; includeRequest?: true }, command: Command) =>
+        context.withClient(command, async (client) => {
+          const query = flags.includeRequest === true ? "?include_request=true" : "";
+          const found = (await client.json(`${path("snapshots", id)}${query}`)) as SnapshotInfo;
+          context.io.out(flags.json === true ? json(found) : snapshotText(found));
+        }),
+    );
+  registerRollback(group, context);
+  group
+    .command("delete")
+    .alias("rm")
+    .description("delete snapshots that no sandbox runs on")
+    .argument("<snapshots...>", "snapshot ids")
+    .action(async (ids: string[], _flags: unknown, command: Command) =>
+      context.withClient(command, async (client) => {
+        for (const id of ids) {
+          await client.json(path("snapshots", id), { method: "DELETE" });
+          context.io.out(`snapshot deleted: ${id}\n`);
+        }
+      }),
+    );
+}
+
+interface RequestFlags {
+  requestId?: string;
+  name?: string;
+  json?: boolean;
+}
+
+function registerCreate(group: Command, context: CliContext): void {
+  withJson(group.command("create"))
+    .description("freeze a running sandbox; it goes on")
+    .argument("<sandbox>", "sandbox id")
+    .option("--name <name>", "display name")
+    .option("--request-id <id>", "the same id again is answered with the same snapshot")
+    .action(async (sandbox: string, flags: RequestFlags, command: Command) =>
+      context.withClient(command, async (client) => {
+        const body = { display_name: flags.name, request_id: flags.requestId };
+        const done = (await client.json(path("sandboxes", sandbox, "snapshots"), {
+          method: "POST",
+          body,
+        })) as SnapshotOperation;
+        context.io.out(flags.json === true ? json(done) : operationText(done));
+      }),
+    );
+}
+
+interface ListFlags {
+  id?: string;
+  sandbox?: string;
+  name?: string;
+  status?: string;
+  limit?: string;
+  nextToken?: string;
+  json?: boolean;
+}
+
+function registerList(group: Command, context: CliContext): void {
+  withJson(group.command("list").alias("ls"))
+    .description("list snapshots of the whole cluster")
+    .option("--id <snapshot>", "only this one")
+    .option("--sandbox <sandbox>", "only those taken of that sandbox")
+    .option("--name <name>", "only those of that display name")
+    .option("--status <status>", "only those in that status; DELETING ones only so")
+    .option("--limit <n>", "how many at most (default 20, greatest 100)")
+    .option("--next-token <token>", "the next page, as the one before said")
+    .action(async (flags: ListFlags, command: Command) =>
+      context.withClient(command, async (client) => {
+        const query = new URLSearchParams();
+        const wanted = {
+          snapshot_id: flags.id,
+          sandbox_id: flags.sandbox,
+          name: flags.name,
+          status: flags.status,
+          limit: flags.limit,
+          next_token: flags.nextToken,
+        };
+        for (const [key, value] of Object.entries(wanted)) {
+          if (value !== undefined) query.set(key, value);
+        }
+        const page = (await client.json(`/v1/snapshots?${query.toString()}`)) as Page<SnapshotInfo>;
+        context.io.out(flags.json === true ? json(page) : snapshotTable(page));
+      }),
+    );
+}
+
+function registerRollback(group: Command, context: CliContext): void {
+  withJson(group.command("rollback"))
+    .description("put a running sandbox back to one of its snapshots")
+    .argument("<sandbox>", "sandbox id")
+    .argument("<snapshot>", "snapshot id")
+    .option("--request-id <id>", "the same id again is answered with the same rollback")
+    .action(async (sandbox: string, snapshot: string, flags: RequestFlags, command: Command) =>
+      context.withClient(command, async (client) => {
+        const done = (await client.json(path("sandboxes", sandbox, "rollback"), {
+          method: "POST",
+          body: { snapshot_id: snapshot, request_id: flags.requestId },
+        })) as SnapshotOperation;
+        context.io.out(flags.json === true ? json(done) : operationText(done));
+      }),
+    );
+}
+
+const operationText = (one: SnapshotOperation): string =>
+  lines([
+    ["snapshot_id", one.snapshot_id],
+    ["sandbox_id", one.sandbox_id],
+    ["operation", one.operation],
+    ["status", one.status],
+    ["operation_id", one.operation_id],
+  ]);
+
+const snapshotText = (one: SnapshotInfo): string =>
+  lines([
+    ["snapshot_id", one.snapshot_id],
+    ["display_name", one.display_name],
+    ["status", one.status],
+    ["last_error", one.last_error],
+    ["origin_sandbox_id", one.origin_sandbox_id],
+    ["origin_node_id", one.origin_node_id],
+    ["parent_id", one.parent_id],
+    ["size_bytes", one.rootfs_size_bytes_at_snapshot],
+    ["runtime_refs", `${one.runtime_ref_count} ${one.runtime_ref_sandboxes.join(", ")}`.trim()],
+    ["replicas", one.replicas.map((held) => `${held.node_id}=${held.status}`).join(", ")],
+    ["created_at", one.created_at],
+    ["updated_at", one.updated_at],
+    ...(one.create_request === undefined
+      ? []
+      : [["create_request", JSON.stringify(one.create_request)] as const]),
+  ]);
+
+const snapshotTable = (page: Page<SnapshotInfo>): string =>
+  table(
+    ["SNAPSHOT_ID", "NAME", "STATUS", "SANDBOX_ID", "NODE_ID", "REFS", "CREATED_AT"],
+    page.items.map((one) => [
+      one.snapshot_id,
+      one.display_name,
+      one.status,
+      one.origin_sandbox_id,
+      one.origin_node_id,
+      String(one.runtime_ref_count),
+      one.created_at,
+    ]),
+  ) + (page.next_token === undefined ? "" : `more: --next-token ${page.next_token}\n`);

@@ -1,0 +1,268 @@
+/** One node's sandboxes, refs and snapshot operations over a catalog in memory and a fake driver. */
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createEventHub } from "../../src/daemon/events.ts";
+import { createJobLog } from "../../src/daemon/job-log.ts";
+import { createFacts, createRecords } from "../../src/daemon/records.ts";
+import { openRuntimeRefs } from "../../src/daemon/runtime-refs.ts";
+import { createSandboxes } from "../../src/daemon/sandboxes.ts";
+import { createSnapshotQueries } from "../../src/daemon/snapshot-queries.ts";
+import { createSnapshots } from "../../src/daemon/snapshots.ts";
+import { ReplicasWorker } from "../../src/daemon/workers/replicas.ts";
+import { SnapshotsWorker } from "../../src/daemon/workers/snapshots.ts";
+import {
+  CLUSTER,
+  type CallContext,
+  type DriverSandbox,
+  type DriverSnapshot,
+  type Entry,
+  type NodeFact,
+  type RecordKind,
+  type RuntimeDriver,
+} from "../../src/domain/index.ts";
+import { openCatalog, type OpenedCatalog } from "../../src/storage/index.ts";
+import { realClock } from "./real-clock.ts";
+import { memoryDatabase, recordedLog, templateValue } from "./storage.ts";
+
+export const CONTEXT: CallContext = { requestId: "request", actor: "test" };
+export const NODE = "a";
+
+/** VM processes as they would be found again after a restart of the daemon. */
+export class FakeDriver {
+  readonly sandboxes = new Map<string, DriverSandbox>();
+  readonly files = new Set<string>();
+  /** What the next snapshot or rollback waits for, before and after its work. */
+  before: () => Promise<void> = () => Promise.resolve();
+  after: () => Promise<void> = () => Promise.resolve();
+  calls = 0;
+  #life = 0;
+
+  /** Nothing that is under way comes to an end any more. */
+  die(): void {
+    this.#life++;
+  }
+
+  /** As a driver does: it stops waiting when it is told to. */
+  async #within(step: () => Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+    const life = this.#life;
+    await new Promise<void>((resolve, reject) => {
+      const end = (settle: () => void) => {
+        if (this.#life === life) settle();
+      };
+      signal?.addEventListener("abort", () => end(() => reject(signal.reason as Error)));
+      step().then(
+        () => end(resolve),
+        (error: unknown) => end(() => reject(error as Error)),
+      );
+    });
+  }
+
+  asDriver(): RuntimeDriver {
+    const versions = { guest_image_version: "g", agent_version: "a", kernel_version: "k" };
+    const made = (templateId: string, snapshotId: string, dir: string): DriverSnapshot => ({
+      templateId,
+      snapshotId,
+      driver: "rootfs",
+      dir,
+      versions: { ...versions, extra: {} },
+      bytes: 4_096,
+      timings: { pause_ms: 1 },
+    });
+    const driver: Partial<RuntimeDriver> = {
+      name: "rootfs",
+      versions: () => Promise.resolve({ ...versions, extra: {} }),
+      list: () => Promise.resolve([...this.sandboxes.values()]),
+      reap: () => Promise.resolve([]),
+      hasSnapshot: ({ dir }) => Promise.resolve(this.files.has(dir)),
+      removeSnapshot: ({ dir }) => {
+        this.files.delete(dir);
+        return Promise.resolve();
+      },
+      restore: ({ sandboxId, snapshot }) => {
+        const { templateId, snapshotId } = snapshot;
+        const started = {
+          sandboxId,
+          templateId,
+          ...(snapshotId === undefined ? {} : { snapshotId }),
+          ports: {},
+          timings: {},
+        };
+        this.sandboxes.set(sandboxId, started);
+        return Promise.resolve(started);
+      },
+      stop: (sandboxId) => {
+        this.sandboxes.delete(sandboxId);
+        return Promise.resolve();
+      },
+      snapshotSandbox: async ({ sandboxId, snapshotId, dir }, options) => {
+        this.calls++;
+        await this.#within(this.before, options?.signal);
+        this.files.add(dir);
+        await this.#within(this.after, options?.signal);
+        return made(this.sandboxes.get(sandboxId)?.templateId ?? "", snapshotId, dir);
+      },
+      rollback: async ({ sandboxId, snapshot }, options) => {
+        this.calls++;
+        await this.#within(this.before, options?.signal);
+        const sandbox = this.sandboxes.get(sandboxId);
+        if (sandbox === undefined) throw new Error("it does not run");
+        const snapshotId = snapshot.snapshotId ?? "";
+        const started: DriverSandbox = { ...sandbox, snapshotId, timings: { running_ms: 1 } };
+        this.sandboxes.set(sandboxId, started);
+        await this.#within(this.after, options?.signal);
+        return started;
+      },
+    };
+    return driver as RuntimeDriver;
+  }
+}
+
+export const openMemoryCatalog = (): Promise<OpenedCatalog> =>
+  openCatalog({
+    dir: "unused",
+    log: recordedLog(),
+    clock: realClock,
+    openDatabase: () => Promise.resolve(memoryDatabase()),
+  });
+
+/** Records of a node that is alone: the next version of what is in its catalog. */
+export function loneRegisters(catalog: OpenedCatalog) {
+  let tail: Promise<unknown> = Promise.resolve();
+  const step = async (
+    kind: RecordKind,
+    id: string,
+    change: (current: unknown) => unknown,
+  ): Promise<unknown> => {
+    const current = catalog.get(CLUSTER, kind, id);
+    const next = change(current?.value);
+    if (next === undefined) return current;
+    const version = (current?.version ?? 0) + 1;
+    const value = next === null ? {} : { value: next };
+    const entry = { owner: CLUSTER, kind, id, version, ...value } as Entry;
+    await catalog.merge([entry]);
+    return entry;
+  };
+  return {
+    update: (kind: RecordKind, id: string, change: (current: unknown) => unknown) => {
+      const result = tail.then(() => step(kind, id, change));
+      tail = result.catch(() => undefined);
+      return result;
+    },
+  };
+}
+
+/** The daemon's part that is at work, over what a former one left in `catalog` and `driver`. */
+export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: string) {
+  const clock = realClock;
+  const log = recordedLog();
+  const random = {
+    bytes: (length: number) => crypto.getRandomValues(new Uint8Array(length)),
+    uuid: () => crypto.randomUUID(),
+  };
+  const hub = createEventHub(clock, random);
+  const records = createRecords(catalog, loneRegisters(catalog) as never);
+  const facts = createFacts(catalog, clock, NODE);
+  const driver = fake.asDriver();
+  const refs = await openRuntimeRefs({ catalog, records, facts, clock, log, nodeIp: "10.0.0.1" });
+  const sandboxes = createSandboxes({
+    catalog,
+    refs,
+    driver,
+    hub,
+    clock,
+    random,
+    log,
+    nodeId: NODE,
+    dir: join(dir, "sandboxes"),
+    poolSize: 0,
+    isolateGuests: false,
+    onStarted: () => undefined,
+  });
+  const jobLog = createJobLog(catalog, hub, clock, log);
+  const node = {
+    node_id: NODE,
+    healthy: true,
+    storage: { mode: "healthy", usage_pct: 10 },
+  } as NodeFact;
+  const nodes = {
+    self: NODE,
+    all: () => [node],
+    get: (id: string) => (id === NODE ? node : undefined),
+    isMember: (id: string) => id === NODE,
+    onChange: () => () => undefined,
+  };
+  const templatesDir = join(dir, "templates");
+  const replicas = new ReplicasWorker({
+    catalog,
+    records,
+    facts,
+    driver,
+    jobLog,
+    clock,
+    log,
+    nodeIp: "10.0.0.1",
+    templatesDir,
+    concurrency: 1,
+    isolateGuests: false,
+    inUse: (id: string) => sandboxes.usedTemplates().has(id),
+  } as never);
+  const worker = new SnapshotsWorker({
+    catalog,
+    records,
+    facts,
+    nodes,
+    sandboxes,
+    replicas,
+    refs,
+    jobLog,
+    clock,
+    log,
+    templatesDir,
+  });
+  const snapshots = createSnapshots({
+    catalog,
+    records,
+    nodes,
+    sandboxes,
+    clusterRefs: { find: () => Promise.resolve({ refs: [], count: 0, unanswered: [] }) },
+    deletions: {
+      remove: async (id) => {
+        await records.update("template", id, () => null);
+        return { template_id: id };
+      },
+    },
+    clock,
+    random,
+  });
+  const queries = createSnapshotQueries({ catalog, records, nodes });
+  await sandboxes.recover();
+  await replicas.start();
+  worker.start();
+  return { node, records, facts, refs, sandboxes, replicas, worker, snapshots, queries, log };
+}
+
+/** A template that is READY, a sandbox on it, and a node at work. */
+export async function startWithSandbox(sandboxId = "sb-1") {
+  const dir = await mkdtemp(join(tmpdir(), "templatecenter-snapshots-"));
+  const catalog = await openMemoryCatalog();
+  const fake = new FakeDriver();
+  const value = { ...templateValue("tpl-1"), artifact_id: "rfs-1" };
+  await catalog.merge([{ owner: CLUSTER, kind: "template", id: "tpl-1", version: 1, value }]);
+  const node = await startNode(catalog, fake, dir);
+  const snapshot: DriverSnapshot = {
+    templateId: "tpl-1",
+    driver: "rootfs",
+    dir: "template",
+    versions: { guest_image_version: "g", agent_version: "a", kernel_version: "k", extra: {} },
+    bytes: 0,
+    timings: {},
+  };
+  await node.sandboxes.run({
+    request: { template_id: "tpl-1", sandbox_id: sandboxId },
+    templateId: "tpl-1",
+    effective: { template_id: "tpl-1", labels: { is: "spec" } },
+    snapshot,
+  });
+  return { dir, catalog, fake, node };
+}

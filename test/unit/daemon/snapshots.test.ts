@@ -1,0 +1,270 @@
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { AppError, CLUSTER } from "../../../src/domain/index.ts";
+import { CONTEXT, NODE, startNode, startWithSandbox } from "../../support/snapshot-node.ts";
+import { waitFor } from "../../support/storage.ts";
+
+type Setup = Awaited<ReturnType<typeof startWithSandbox>>;
+let setup: Setup;
+let node: Setup["node"];
+
+beforeEach(async () => {
+  setup = await startWithSandbox();
+  node = setup.node;
+});
+
+afterEach(async () => {
+  await node.worker.stop();
+  await node.replicas.stop();
+  await rm(setup.dir, { recursive: true, force: true });
+});
+
+const create = (request_id = "r1", more = {}) =>
+  node.snapshots.create("sb-1", { request_id, ...more }, CONTEXT);
+const rollback = (snapshot_id: string, request_id = "back") =>
+  node.snapshots.rollback("sb-1", { snapshot_id, request_id }, CONTEXT);
+const record = (id: string) => setup.catalog.get(CLUSTER, "template", id)?.value;
+const theOne = () =>
+  [...node.records.list("template")].find(({ kind }) => kind === "snapshot")?.template_id ?? "";
+
+/** The process dies with what it is at; another starts over the same disk and the same guests. */
+async function crash(): Promise<void> {
+  // What was under way hangs for ever: nothing of it comes to an end any more.
+  setup.fake.die();
+  void node.worker.stop();
+  void node.replicas.stop();
+  node = await startNode(setup.catalog, setup.fake, setup.dir);
+}
+
+const never = () => new Promise<void>(() => undefined);
+
+describe("a snapshot of a running sandbox", () => {
+  it("is READY with what a sandbox needs to start on it, and the sandbox runs on", async () => {
+    const done = await create("r1", { display_name: "first" });
+    expect(done).toMatchObject({ operation: "CREATE", status: "READY", progress: 100 });
+    expect(node.queries.snapshot(done.snapshot_id, { includeRequest: true })).toMatchObject({
+      status: "READY",
+      display_name: "first",
+      origin_sandbox_id: "sb-1",
+      origin_node_id: NODE,
+      parent_id: "tpl-1",
+      rootfs_size_bytes_at_snapshot: 4_096,
+      replicas: [{ node_id: NODE, status: "READY" }],
+      create_request: { template_id: done.snapshot_id, labels: { is: "spec" } },
+    });
+    expect(record(done.snapshot_id)?.artifact_id).toBe("rfs-1");
+    expect(node.queries.snapshotNodes(done.snapshot_id)).toEqual([NODE]);
+    expect(node.sandboxes.running("sb-1").info.snapshot_id).toBeUndefined();
+  });
+
+  it("row 26: the same request again is answered with the first result", async () => {
+    const first = await create();
+    expect(await create()).toEqual(first);
+    expect(setup.fake.calls).toBe(1);
+    await node.sandboxes.remove("sb-1");
+    expect(await create()).toEqual(first);
+  });
+
+  it("row 28: a request that is under way is waited for, a FAILED one has its stored error", async () => {
+    let go: () => void = () => undefined;
+    setup.fake.before = () => new Promise((resolve) => (go = resolve));
+    const both = [create(), create()];
+    await waitFor(() => setup.fake.calls === 1);
+    go();
+    const [one, two] = await Promise.all(both);
+    expect(two).toEqual(one);
+    setup.fake.before = () => Promise.reject(new AppError("snapshot_failed", "the disk said no"));
+    await expect(create("r2")).rejects.toMatchObject({ message: "the disk said no" });
+    setup.fake.before = () => Promise.resolve();
+    await expect(create("r2")).rejects.toMatchObject({
+      code: "snapshot_failed",
+      message: "the disk said no",
+    });
+    expect(setup.fake.calls).toBe(2);
+  });
+
+  it("is refused while another of the sandbox is under way", async () => {
+    setup.fake.before = never;
+    void create().catch(() => undefined);
+    await waitFor(() => setup.fake.calls === 1);
+    await expect(create("r2")).rejects.toMatchObject({ code: "snapshot_operation_in_progress" });
+  });
+
+  it("leaves nothing when it fails, and the sandbox as it was", async () => {
+    setup.fake.after = () => Promise.reject(new AppError("snapshot_failed", "no space"));
+    await expect(create()).rejects.toThrow("no space");
+    expect(record(theOne())).toMatchObject({ status: "FAILED", last_error: "no space" });
+    expect(node.facts.get("replica", theOne())).toBeUndefined();
+    expect(node.sandboxes.running("sb-1").info.status).toBe("RUNNING");
+    setup.fake.after = () => Promise.resolve();
+    expect((await create("r2")).status).toBe("READY");
+  });
+
+  it("is refused on a disk that takes nothing new, with node and mode", async () => {
+    Object.assign(node.node.storage, { mode: "reject", usage_pct: 90 });
+    await expect(create()).rejects.toMatchObject({ code: "storage_not_writable" });
+    await expect(create()).rejects.toThrow(/node a .*reject/);
+    expect([...node.records.list("job")]).toEqual([]);
+  });
+
+  it("row 32: goes on when the caller leaves", async () => {
+    let go: () => void = () => undefined;
+    setup.fake.before = () => new Promise((resolve) => (go = resolve));
+    const caller = new AbortController();
+    const context = { ...CONTEXT, signal: caller.signal };
+    const asked = node.snapshots.create("sb-1", { request_id: "r1" }, context);
+    await waitFor(() => setup.fake.calls === 1);
+    caller.abort(new Error("gone"));
+    await expect(asked).rejects.toThrow("gone");
+    go();
+    await waitFor(() => record(theOne())?.status === "READY");
+  });
+
+  it("of a sandbox that nobody has is refused", async () => {
+    const asked = node.snapshots.create("sb-none", {}, CONTEXT);
+    await expect(asked).rejects.toMatchObject({ code: "sandbox_not_found" });
+  });
+});
+
+describe("going back to a snapshot", () => {
+  it("puts the sandbox on it with the next generation, and moves its ref", async () => {
+    const { snapshot_id: one } = await create("r1");
+    const { snapshot_id: two } = await create("r2");
+    expect((await rollback(one, "b1")).status).toBe("READY");
+    expect(node.sandboxes.running("sb-1").info.snapshot_id).toBe(one);
+    await rollback(two, "b2");
+    expect(node.refs.active()).toMatchObject([{ snapshot_id: two, sandbox_gen: 2 }]);
+    expect(node.refs.count("tpl-1")).toBe(0);
+  });
+
+  it("row 109: is refused to a foreign snapshot; generations go on from the jobs of the past", async () => {
+    const { snapshot_id } = await create();
+    const foreign = { ...record(snapshot_id)!, origin_sandbox_id: "sb-2" };
+    await node.records.update("template", snapshot_id, () => foreign);
+    await expect(rollback(snapshot_id)).rejects.toMatchObject({ code: "snapshot_foreign" });
+    await node.records.update("template", snapshot_id, () => ({
+      ...foreign,
+      origin_sandbox_id: "sb-1",
+    }));
+    await rollback(snapshot_id, "b1");
+    const [job] = [...node.records.list("job")].filter((one) => one.request_id === "b1");
+    await node.records.update("job", job!.job_id, (current) => ({ ...current!, sandbox_gen: 5 }));
+    await rollback(snapshot_id, "b2");
+    expect(node.refs.active()).toMatchObject([{ sandbox_gen: 6 }]);
+  });
+
+  it("that fails leaves the sandbox on what it ran on, with one ref of it", async () => {
+    const { snapshot_id } = await create();
+    setup.fake.before = () => Promise.reject(new AppError("restore_failed", "it did not start"));
+    await expect(rollback(snapshot_id)).rejects.toMatchObject({ code: "restore_failed" });
+    expect(node.sandboxes.running("sb-1").info).not.toHaveProperty("snapshot_id");
+    expect(node.refs.active()).toMatchObject([{ snapshot_id: "tpl-1", sandbox_id: "sb-1" }]);
+  });
+
+  it("holds both while it is under way", async () => {
+    const { snapshot_id } = await create();
+    setup.fake.before = never;
+    void rollback(snapshot_id).catch(() => undefined);
+    await waitFor(() => setup.fake.calls === 2);
+    await node.sandboxes.refresh();
+    expect([node.refs.count(snapshot_id), node.refs.count("tpl-1")]).toEqual([1, 1]);
+  });
+});
+
+describe("after a crash", () => {
+  const ended = (requestId: string) =>
+    waitFor(() =>
+      [...node.records.list("job")].some(
+        (job) => job.request_id === requestId && ["READY", "FAILED"].includes(job.status),
+      ),
+    );
+
+  it("before the snapshot was whole, the operation has FAILED and left nothing", async () => {
+    setup.fake.before = never;
+    void create().catch(() => undefined);
+    await waitFor(() => setup.fake.calls === 1);
+    const id = theOne();
+    await crash();
+    await ended("r1");
+    expect(record(id)?.status).toBe("FAILED");
+    expect(node.facts.get("replica", id)).toBeUndefined();
+    setup.fake.before = () => Promise.resolve();
+    await expect(create()).rejects.toThrow("cut short");
+    expect((await create("r2")).status).toBe("READY");
+  });
+
+  it("after its files and its replica were there, the snapshot is READY", async () => {
+    const { snapshot_id: id, operation_id } = await create();
+    const job = setup.catalog.get(CLUSTER, "job", operation_id)!.value!;
+    await node.worker.stop();
+    await node.records.update("template", id, (now) => ({ ...now!, status: "CREATING" }));
+    await node.records.update("job", operation_id, () => ({
+      ...job,
+      status: "RUNNING",
+      phase: "REGISTERING",
+    }));
+    await crash();
+    await ended("r1");
+    expect(record(id)?.status).toBe("READY");
+    expect(setup.fake.calls).toBe(1);
+  });
+
+  it("before the switch, a rollback has FAILED; after it, it is READY and the ref is right", async () => {
+    const { snapshot_id: id } = await create();
+    setup.fake.before = never;
+    void rollback(id, "b1").catch(() => undefined);
+    await waitFor(() => setup.fake.calls === 2);
+    await crash();
+    await ended("b1");
+    expect(node.sandboxes.running("sb-1").info.snapshot_id).toBeUndefined();
+    expect(node.refs.active()).toMatchObject([{ snapshot_id: "tpl-1" }]);
+
+    setup.fake.before = () => Promise.resolve();
+    setup.fake.after = never;
+    void rollback(id, "b2").catch(() => undefined);
+    await waitFor(() => setup.fake.sandboxes.get("sb-1")?.snapshotId === id);
+    await crash();
+    await ended("b2");
+    expect((await rollback(id, "b2")).status).toBe("READY");
+    expect(node.sandboxes.running("sb-1").info.snapshot_id).toBe(id);
+    expect(node.refs.active()).toMatchObject([{ snapshot_id: id }]);
+  });
+
+  it("an operation that had not begun is done", async () => {
+    await node.worker.stop();
+    void create().catch(() => undefined);
+    await waitFor(() => [...node.records.list("job")].length === 1);
+    await crash();
+    await ended("r1");
+    expect(record(theOne())?.status).toBe("READY");
+  });
+
+  it("row 116: a snapshot whose files are gone is told of as FAILED, with what to clean", async () => {
+    const { snapshot_id: id } = await create();
+    await node.worker.stop();
+    setup.fake.files.delete(join(setup.dir, "templates", id));
+    await crash();
+    await waitFor(() => node.facts.get("replica", id)?.status === "FAILED");
+    expect(node.facts.get("replica", id)).toMatchObject({ cleanup_required: true });
+    expect(() => node.queries.snapshotNodes(id)).toThrow("no ready replica");
+  });
+});
+
+describe("deleting a snapshot", () => {
+  it("row 106: is answered READY at 100 percent; the same request again finds nothing", async () => {
+    const { snapshot_id: id } = await create();
+    const removed = await node.snapshots.remove(id, { request_id: "d1" }, CONTEXT);
+    expect(removed).toMatchObject({ operation: "DELETE", status: "READY", progress: 100 });
+    const again = node.snapshots.remove(id, { request_id: "d1" }, CONTEXT);
+    await expect(again).rejects.toMatchObject({ code: "snapshot_not_found" });
+  });
+
+  it("refuses the id of a template, and a request id that was used for another request", async () => {
+    const wrong = node.snapshots.remove("tpl-1", {}, CONTEXT);
+    await expect(wrong).rejects.toMatchObject({ code: "snapshot_not_found" });
+    const { snapshot_id: id } = await create("r1");
+    const used = node.snapshots.remove(id, { request_id: "r1" }, CONTEXT);
+    await expect(used).rejects.toMatchObject({ code: "request_id_conflict" });
+  });
+});
