@@ -52,6 +52,7 @@ export function clusterView(parts: ClusterViewParts): ClusterView {
     })),
     sessions,
     divergence: [...replication.divergence()],
+    warnings: [...cluster.warnings.list()],
     tokens: Object.values(config?.tokens ?? {}).map(
       ({ secret_sha256: _secret, ...token }) => token,
     ),
@@ -60,8 +61,11 @@ export function clusterView(parts: ClusterViewParts): ClusterView {
 }
 
 function quorumView({ cluster }: ClusterViewParts): ClusterView["quorum"] {
-  const { members, liveness, registers } = cluster;
+  const { members, liveness, registers, warnings } = cluster;
   const voters = members.voters();
+  const isOut =
+    members.config()?.members[members.self] === undefined ||
+    warnings.list().some(({ code }) => code === "node_removed");
   if (voters === undefined) {
     return {
       available: true,
@@ -74,16 +78,19 @@ function quorumView({ cluster }: ClusterViewParts): ClusterView["quorum"] {
   }
   const alive = voters.nodes.filter((node) => liveness.isUp(node));
   const needed = Math.floor(voters.nodes.length / 2) + 1;
-  const available = alive.length >= needed;
+  const available = alive.length >= needed && !isOut;
   const missing = voters.nodes.filter((node) => !alive.includes(node));
-  const note = !available
-    ? `${alive.length} of ${voters.nodes.length} voters are up and ${needed} are needed: ` +
-      `resolve and sandboxes go on, changes are refused (no_quorum) until ${missing.join(" or ")} is back`
-    : voters.nodes.length === 2
-      ? "two nodes need both: when one is down nothing can be changed; add a third"
-      : missing.length > 0
-        ? `voter ${missing.join(", ")} is down; ${alive.length - needed} more may fail`
-        : "";
+  const note = isOut
+    ? "this node was removed from the cluster: nothing can be changed here; " +
+      "`templatecenter cluster leave` makes it a node of its own again"
+    : !available
+      ? `${alive.length} of ${voters.nodes.length} voters are up and ${needed} are needed: ` +
+        `resolve and sandboxes go on, changes are refused (no_quorum) until ${missing.join(" or ")} is back`
+      : voters.nodes.length === 2
+        ? "two nodes need both: when one is down nothing can be changed; add a third"
+        : missing.length > 0
+          ? `voter ${missing.join(", ")} is down; ${alive.length - needed} more may fail`
+          : "";
   const { number, active } = registers.status();
   const changing = number !== voters.number || (voters.nodes.includes(members.self) && !active);
   return { available, note, number: voters.number, voters: voters.nodes, alive, changing };

@@ -22,7 +22,9 @@ export function createNodes(catalog: Catalog, members: Members, liveness: Livene
     drained: fact.drained || members.isDrained(fact.node_id),
   });
   const get = (nodeId: string) => {
-    const fact = members.has(nodeId) ? catalog.get(nodeId, "node", nodeId)?.value : undefined;
+    // A node that was taken out still has to tell its operator about itself.
+    const isKnown = members.has(nodeId) || nodeId === members.self;
+    const fact = isKnown ? catalog.get(nodeId, "node", nodeId)?.value : undefined;
     return fact === undefined ? undefined : view(fact);
   };
   return {

@@ -7,6 +7,7 @@ import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import {
   isAppError,
+  type AppError,
   type Catalog,
   type Clock,
   type ClusterConfig,
@@ -49,6 +50,8 @@ export interface Daemon {
   alive(): boolean;
   /** Resolves with the reason when everything in the process is to be started anew. */
   readonly restartWanted: Promise<string>;
+  /** Resolves with the reason when this daemon must not run on. */
+  readonly failed: Promise<AppError>;
   /** Parks work at a step, closes listeners and catalog. Sandboxes go on. */
   stop(): Promise<void>;
 }
@@ -111,7 +114,7 @@ function createServices(
   const { membership, cluster } = state;
   const view = () => clusterView({ ...state, clock });
   const connect = (key: string) =>
-    membership.connect(key, () => admitsStrangers(cluster.members.config(), clock));
+    membership.connect(key, () => admitsStrangers(cluster.members.config()));
   const clusterCommands = createClusterService({
     ...state,
     clock,
@@ -320,6 +323,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     listening,
     status,
     restartWanted,
+    failed: cluster.copied,
     alive: () => clock.monotonic() - lastRound < 4 * ROUND_MS,
     async stop() {
       draining = true;
@@ -351,10 +355,9 @@ async function recoverArtifacts(artifacts: Artifacts, log: Log): Promise<void> {
   }
 }
 
-const admitsStrangers = (config: ClusterConfig | undefined, clock: Clock): boolean =>
-  Object.values(config?.tokens ?? {}).some(
-    (token) => token.uses_left > 0 && Date.parse(token.expires_at) > clock.now(),
-  );
+/** Who comes with a token that is not good any more is to hear why. */
+const admitsStrangers = (config: ClusterConfig | undefined): boolean =>
+  Object.keys(config?.tokens ?? {}).length > 0;
 
 /** Alone, or agreeing with another member about everything that is replicated. */
 const isInTouch = ({ cluster: { members, replication } }: State): boolean =>
@@ -380,6 +383,7 @@ function announceCluster({ catalog, cluster, hub }: State, clock: Clock): () => 
   const off = [
     cluster.liveness.onChange(soon),
     cluster.members.onChange(soon),
+    cluster.warnings.onChange(soon),
     catalog.subscribe(({ kind }) => {
       if (kind === "leader") soon();
     }),

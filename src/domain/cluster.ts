@@ -43,6 +43,8 @@ export const joinTokenSchema = z.looseObject({
   created_at: rfc3339,
   expires_at: rfc3339,
   uses_left: count,
+  /** It admits nobody any more; kept so that who comes with it is told. */
+  revoked_at: rfc3339.optional(),
 });
 export type JoinTokenRecord = z.infer<typeof joinTokenSchema>;
 
@@ -144,6 +146,19 @@ export const divergenceSchema = z.object({
 });
 export type Divergence = z.infer<typeof divergenceSchema>;
 
+/** Between this node and another: something that an operator has to mend. */
+export const clusterWarningSchema = z.object({
+  /** An error code: node_removed, cluster_mismatch, identity_copied, clock_skew, … */
+  code: z.string(),
+  /** The other node. */
+  node_id: z.string(),
+  detail: z.string(),
+  /** What to do. */
+  advice: z.string(),
+  since: rfc3339,
+});
+export type ClusterWarning = z.infer<typeof clusterWarningSchema>;
+
 export const clusterViewSchema = z.object({
   /** False: a lone node, its own quorum. */
   clustered: z.boolean(),
@@ -175,6 +190,7 @@ export const clusterViewSchema = z.object({
   ),
   sessions: z.array(sessionSchema),
   divergence: z.array(divergenceSchema),
+  warnings: z.array(clusterWarningSchema),
   tokens: z.array(joinTokenSchema.omit({ secret_sha256: true })),
   /** Messages of gossip and requests since start, by outcome: accepted, rejected:<reason>, … */
   messages: z.record(z.string(), count),

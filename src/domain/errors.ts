@@ -99,6 +99,7 @@ export const ERRORS = {
   join_token_invalid: row(401, 8, "the join token is not valid"),
   join_token_expired: row(401, 8, "the join token has expired"),
   join_token_used: row(401, 8, "the join token has no uses left"),
+  join_token_revoked: row(401, 8, "the join token was revoked"),
   join_token_not_found: row(404, 3, "join token not found"),
   cluster_mismatch: row(409, 4, "the other node belongs to another cluster"),
   node_name_taken: row(409, 4, "the node's name is taken"),

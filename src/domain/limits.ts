@@ -54,6 +54,9 @@ export const LIMITS = {
   registerDumpTimeoutMs: 5_000,
   /** A voter that has been down for so long is replaced: a reboot takes less. */
   voterReplacedAfterMs: 5 * 60_000,
-  /** An expired join token is shown for so long. */
+  /** A join token that admits nobody any more is known for so long, and so many of them. */
   joinTokenKeptMs: 24 * 60 * 60_000,
+  deadJoinTokensKept: 50,
+  /** Clocks of members that differ by more make expiry and shown times meaningless. */
+  clockSkewMs: 5 * 60_000,
 } as const;

@@ -12,6 +12,7 @@ import {
   type ClusterConfig,
   type VoterCandidate,
 } from "../domain/index.ts";
+import { keptTokens } from "./admit.ts";
 import type { Leadership, Lease, Liveness, Parts, Registers } from "./ports.ts";
 
 export interface ChoresParts extends Parts {
@@ -41,24 +42,16 @@ export function createChores(parts: ChoresParts): { start(): void; stop(): void 
       isDrained: drained,
     }));
 
-  const expired = (config: ClusterConfig): string[] =>
-    Object.values(config.tokens)
-      .filter(({ uses_left, expires_at }) => {
-        const end = Date.parse(expires_at);
-        return end + LIMITS.joinTokenKeptMs < clock.now() || (uses_left < 1 && end < clock.now());
-      })
-      .map(({ token_id }) => token_id);
-
   /** The configuration as it should be next; undefined when nothing is to be done. */
   const next = (config: ClusterConfig): ClusterConfig | undefined => {
     const nodes = nextVoters(candidates(config), config.voters.nodes);
-    const old = new Set(expired(config));
-    if (nodes === undefined && old.size === 0) return undefined;
+    const tokens = keptTokens(config.tokens, clock.now());
+    const isSame = Object.keys(tokens).length === Object.keys(config.tokens).length;
+    if (nodes === undefined && isSame) return undefined;
     const { number, nodes: previous } = config.voters;
-    const tokens = Object.entries(config.tokens).filter(([id]) => !old.has(id));
     return {
       ...config,
-      tokens: Object.fromEntries(tokens),
+      tokens,
       voters:
         nodes === undefined ? config.voters : { number: number + 1, nodes: [...nodes], previous },
     };

@@ -4,7 +4,7 @@
  * it is its own quorum, and everything is decided on the spot.
  */
 import { createHash } from "node:crypto";
-import type { Catalog, Clock, Holding, Log, Random } from "../domain/index.ts";
+import type { AppError, Catalog, Clock, Holding, Log, Random } from "../domain/index.ts";
 import { createAdmission, type Admission } from "./admission.ts";
 import { createChores } from "./chores.ts";
 import { createLeadership } from "./leaders.ts";
@@ -23,6 +23,7 @@ import { createRegisters } from "./registers.ts";
 import { createReplication } from "./sync/index.ts";
 import { createSwarm, zlibCompressor, type SwarmStore } from "./swarm.ts";
 import { createTransportSwitch, type TransportSwitch } from "./switch.ts";
+import { createWarnings, type Warnings } from "./warnings.ts";
 import { createWelcome } from "./welcome.ts";
 
 export interface ClusterOptions {
@@ -49,6 +50,9 @@ export interface Cluster {
   readonly replication: Replication;
   readonly admission: Admission;
   readonly swarm: Swarm;
+  readonly warnings: Warnings;
+  /** Resolves when another daemon is found that ran with this identity before this one started. */
+  readonly copied: Promise<AppError>;
   /** Gives the node its connections; it is a member, or about to be one. */
   attach(real: Transport): void;
   start(): Promise<void>;
@@ -86,7 +90,10 @@ export function createCluster(options: ClusterOptions): Cluster {
     publishHolding: options.publishHolding,
   });
   const chores = createChores({ ...parts, registers, leadership, liveness });
-  const welcome = createWelcome({ ...parts, admission });
+  const warnings = createWarnings(parts);
+  let onCopy: (error: AppError) => void = () => undefined;
+  const copied = new Promise<AppError>((resolve) => (onCopy = resolve));
+  const welcome = createWelcome({ ...parts, admission, warnings, onCopy });
 
   const tellTransport = () => {
     const config = members.config();
@@ -109,6 +116,8 @@ export function createCluster(options: ClusterOptions): Cluster {
     replication,
     admission,
     swarm,
+    warnings,
+    copied,
     attach(real) {
       transport.attach(real);
       tellTransport();

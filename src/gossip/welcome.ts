@@ -1,31 +1,41 @@
 /**
- * The first words on every new connection: do you know me? A node that was removed, or whose data
- * directory runs twice, learns it here, and says it where its operator looks.
+ * Hellos on every new connection and from time to time: a node that was removed, whose data
+ * directory runs twice, or whose clock is off learns it here, and so does its peer.
  */
-import { errorText, isAppError, type ErrorCode } from "../domain/index.ts";
+import { errorText, isAppError, type AppError, type ErrorCode } from "../domain/index.ts";
 import type { Admission } from "./admission.ts";
 import { pickOne } from "./pick.ts";
 import type { Parts, PeerId } from "./ports.ts";
+import type { Warnings } from "./warnings.ts";
 
 /** A peer that reconnects over and over is asked again after this. */
 const AGAIN_MS = 5_000;
-/** One peer is asked again each time: of two daemons with one identity, the other shows up then. */
-const ROUND_MS = 60_000;
+/** One peer is asked again each time: clocks move, and of two with one identity both are heard. */
+const ROUND_MS = 20_000;
 /** Until this node's new addresses are in the configuration. */
 const ADDRESSES_MS = 5_000;
 
+const LEAVE = "`templatecenter cluster leave` makes this a node of its own again";
 const ADVICE: Partial<Record<ErrorCode, string>> = {
-  node_removed: "`templatecenter cluster leave` makes it a node of its own again",
-  not_a_member: "`templatecenter cluster leave` makes it a node of its own again",
+  node_removed: LEAVE,
+  not_a_member: LEAVE,
   cluster_mismatch: "the addresses of this node's members lead to another cluster",
-  identity_copied: "two daemons run with one identity: stop the copy and remove its identity.key",
+  identity_copied: "stop the copy, remove its identity.key and cluster.json, and join it anew",
+  clock_skew: "set the clocks of both hosts by NTP",
 };
 
-export function createWelcome(parts: Parts & { readonly admission: Admission }): {
+export interface WelcomeParts extends Parts {
+  readonly admission: Admission;
+  readonly warnings: Warnings;
+  /** Another daemon ran with this node's identity before this one started. */
+  readonly onCopy: (error: AppError) => void;
+}
+
+export function createWelcome(parts: WelcomeParts): {
   start(): void;
   stop(): void;
 } {
-  const { transport, members, clock, log, admission } = parts;
+  const { transport, members, clock, log, admission, warnings } = parts;
   const asked = new Map<PeerId, number>();
   let off: () => void = () => undefined;
   let timers: { cancel(): void }[] = [];
@@ -57,20 +67,34 @@ export function createWelcome(parts: Parts & { readonly admission: Admission }):
     if (members.nodeOf(peer) === undefined || peer === transport.peerId) return;
     if (last !== undefined && clock.monotonic() - last < AGAIN_MS) return;
     asked.set(peer, clock.monotonic());
+    const node = members.nodeOf(peer) ?? peer;
     try {
       await admission.hello(peer);
+      warnings.clear(`asked ${node}`);
     } catch (error) {
-      const code = isAppError(error) ? error.code : "internal";
-      const advice = ADVICE[code];
-      const fields = { peer, node: members.nodeOf(peer) ?? "", reason: errorText(error) };
-      if (advice === undefined) log.debug("a peer did not answer the first question", fields);
-      else log.error("this node is not welcome at a peer", { ...fields, code, advice });
+      if (judge("asked", node, error)) return;
+      log.debug("a peer did not answer the first question", { node, reason: errorText(error) });
     }
+  };
+  /** @returns true when it is something that the operator has to know */
+  const judge = (side: "asked" | "heard", node: string, error: unknown): boolean => {
+    if (!isAppError(error)) return false;
+    const { code, message: detail } = error;
+    const advice = ADVICE[code];
+    if (advice === undefined) return false;
+    warnings.raise(`${side} ${node}`, { code, node_id: node, detail, advice });
+    if (error.meta["newcomer"] === true) parts.onCopy(error);
+    return true;
   };
   return {
     start() {
       off = transport.onConnection((peer, connected) => {
         if (connected) void ask(peer);
+      });
+      admission.onHello((peer, problem) => {
+        const node = members.nodeOf(peer) ?? peer;
+        if (problem === undefined) warnings.clear(`heard ${node}`);
+        else judge("heard", node, problem);
       });
       every(0, ROUND_MS, askOne);
       every(1, ADDRESSES_MS, tellAddresses);

@@ -24,10 +24,17 @@ export interface Member extends Row {
   readonly voter: boolean;
 }
 
+export interface Warning extends Row {
+  readonly code: string;
+  readonly node_id: string;
+  readonly detail: string;
+}
+
 export interface ClusterState extends Row {
   readonly clustered: boolean;
   readonly state_hash: string;
   readonly members: readonly Member[];
+  readonly warnings: readonly Warning[];
   readonly quorum: {
     readonly available: boolean;
     readonly voters: string[];

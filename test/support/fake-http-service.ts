@@ -558,6 +558,7 @@ export const aLoneNode = (): ClusterView => ({
   leaders: [],
   sessions: [],
   divergence: [],
+  warnings: [],
   tokens: [],
   messages: {},
 });
@@ -612,6 +613,15 @@ export const aCluster = (): ClusterView => ({
     { template_id: "tpl-2", node_id: "node-2", epoch: 1, since: AT, valid: true },
   ],
   sessions: [{ node_id: "node-1", incarnation: 7, beat: 41, term_ms: 8_000, ended: false }],
+  warnings: [
+    {
+      code: "clock_skew",
+      node_id: "node-4",
+      detail: "the clocks are 3600 s apart",
+      advice: "set the clocks of both hosts by NTP",
+      since: AT,
+    },
+  ],
   divergence: [
     {
       node_id: "node-2",

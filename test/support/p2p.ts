@@ -8,7 +8,7 @@ import { connectPeers } from "../../src/gossip/connect.ts";
 import type { PeerId, Transport } from "../../src/gossip/ports.ts";
 import { realClock } from "./real-clock.ts";
 
-export const KEY = "ab".repeat(32);
+const KEY = "ab".repeat(32);
 
 export const quietLog: Log = {
   debug: () => undefined,

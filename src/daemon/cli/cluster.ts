@@ -59,8 +59,14 @@ function registerTokens(group: Command, context: CliContext): void {
       context.withClient(command, async (client) => {
         const { tokens } = (await client.json("/v1/cluster")) as ClusterView;
         if (flags.json === true) return io.out(json({ items: tokens }));
-        const rows = tokens.map((one) => [one.token_id, String(one.uses_left), one.expires_at]);
-        io.out(table(["TOKEN_ID", "USES_LEFT", "EXPIRES_AT"], rows));
+        const now = io.clock.now();
+        const rows = tokens.map((one) => [
+          one.token_id,
+          tokenState(one, now),
+          String(one.uses_left),
+          one.expires_at,
+        ]);
+        io.out(table(["TOKEN_ID", "STATE", "USES_LEFT", "EXPIRES_AT"], rows));
       }),
     );
   group
@@ -74,6 +80,12 @@ function registerTokens(group: Command, context: CliContext): void {
         io.out(`${id} admits nobody any more\n`);
       }),
     );
+}
+
+function tokenState(token: ClusterView["tokens"][number], now: number): string {
+  if (token.revoked_at !== undefined) return "REVOKED";
+  if (Date.parse(token.expires_at) <= now) return "EXPIRED";
+  return token.uses_left < 1 ? "USED" : "GOOD";
 }
 
 function registerNodes(group: Command, context: CliContext): void {
@@ -129,6 +141,9 @@ function statusText(view: ClusterView): string {
       view.members.map(memberRow),
     ).trimEnd(),
   ];
+  for (const { node_id, detail, advice, since } of view.warnings) {
+    lines.push("", `WARNING ${node_id}: ${detail} (since ${since})`, `  ${advice}`);
+  }
   for (const one of view.divergence) lines.push("", ...divergenceLines(one, view.node_id));
   return `${lines.join("\n")}\n`;
 }

@@ -148,6 +148,7 @@ async function serve(
     const ended = await Promise.race([
       stopped.then((signal) => ({ signal })),
       daemon.restartWanted.then((reason) => ({ reason })),
+      daemon.failed.then((error) => ({ error })),
     ]);
     serving = undefined;
     quiet();
@@ -157,6 +158,12 @@ async function serve(
       await notifier.stopping();
       await end(daemon, log, clock);
       return;
+    }
+    if ("error" in ended) {
+      log.error("this daemon must not run on", { code: ended.error.code, status: text });
+      await notifier.stopping();
+      await end(daemon, log, clock);
+      throw ended.error;
     }
     log.info("starting anew", { reason: ended.reason });
     const { port } = daemon.listening;

@@ -108,6 +108,10 @@ export function clusterFindings(view: ClusterView): Finding[] {
       detail: `${node_id} and ${view.node_id} disagree on ${count} entries since ${since}`,
     });
   }
+  for (const { code, node_id, detail, advice, since } of view.warnings) {
+    const text = `${node_id}: ${detail} (${code}, since ${since}); ${advice}`;
+    findings.push({ check: "peers", result: "fail", detail: text });
+  }
   const warming = view.members.filter((member) => member.liveness === "alive" && !member.warm);
   for (const { node_id, coverage_pct } of warming) {
     const detail = `${node_id} is being filled: ${coverage_pct} %`;

@@ -1,10 +1,9 @@
 /** The `Transport` over libp2p: TCP, pre-shared key, noise, yamux, identify, gossipsub. */
-import { TopicValidatorResult, gossipsub, type GossipSub } from "@chainsafe/libp2p-gossipsub";
+import { TopicValidatorResult, type GossipSub } from "@chainsafe/libp2p-gossipsub";
 import { noise } from "@libp2p/noise";
 import { identify } from "@libp2p/identify";
 import type { Connection, PrivateKey, Stream } from "@libp2p/interface";
 import { peerIdFromString } from "@libp2p/peer-id";
-import { preSharedKey } from "@libp2p/pnet";
 import { tcp } from "@libp2p/tcp";
 import { yamux } from "@libp2p/yamux";
 import { multiaddr, type Multiaddr } from "@multiformats/multiaddr";
@@ -20,7 +19,10 @@ import type {
   Transport,
   Verdict,
 } from "../ports.ts";
+import { createThrottle } from "../throttle.ts";
 import { Caller, FRAME_BYTES, asError, serve } from "./frames.ts";
+import { networkKey } from "./network-key.ts";
+import { TOPIC_PREFIX, pubsub } from "./pubsub.ts";
 import { TrafficMeter } from "./traffic.ts";
 import { warmCipher } from "./warm-cipher.ts";
 
@@ -31,7 +33,7 @@ export interface TransportOptions {
   readonly listen: readonly string[];
   /** What others are told instead of the addresses that this node listens on. */
   readonly announce: readonly string[];
-  /** True while a join token is alive: then a peer that is no member may knock. */
+  /** True while join tokens are known: then a peer that is no member may knock. */
   readonly admitStrangers: () => boolean;
   readonly log: Log;
   readonly clock: Clock;
@@ -46,7 +48,6 @@ const VERDICTS: Readonly<Record<Verdict, TopicValidatorResult>> = {
 
 type Handler = (from: PeerId, body: Uint8Array) => Promise<Uint8Array>;
 
-const TOPIC_PREFIX = "/templatecenter/1/";
 const protocolId = (protocol: Protocol): string => `/templatecenter/${protocol}/1`;
 const PROTOCOLS: readonly Protocol[] = [
   "join",
@@ -70,10 +71,6 @@ const STRANGER_FRAME_BYTES = 64 * 1024;
 const CUT_MS = 1_000;
 const REDIAL_MS = { first: 1_000, most: 30_000, second: 3_000 } as const;
 const DIAL_MS = 5_000;
-/**
- * Score of who is no member: below every threshold, so that gossip neither goes there nor comes.
- */
-const STRANGER_SCORE = -1_000_000;
 
 export async function createTransport(options: TransportOptions): Promise<Transport> {
   const transport = new Libp2pTransport(options);
@@ -83,9 +80,6 @@ export async function createTransport(options: TransportOptions): Promise<Transp
 
 /** Once a process. */
 let cipherWarm = false;
-
-const swarmKey = (hex: string): Uint8Array =>
-  new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base16/\n${hex}`);
 
 class Libp2pTransport implements Transport {
   readonly #options: TransportOptions;
@@ -99,11 +93,15 @@ class Libp2pTransport implements Transport {
   readonly #redials = new Map<PeerId, { cancel(): void }>();
   #members: ReadonlyMap<PeerId, readonly string[]> = new Map();
   #removed: ReadonlyMap<PeerId, string> = new Map();
+  /** Addresses at which another network key was found, and when (monotonic). */
+  readonly #foreign = new Map<string, number>();
+  readonly #mayTell: (key: string) => boolean;
   #node: Libp2p<{ pubsub: GossipSub }> | undefined;
   #closed = false;
 
   constructor(options: TransportOptions) {
     this.#options = options;
+    this.#mayTell = createThrottle(options.clock);
   }
 
   async start(): Promise<void> {
@@ -115,7 +113,9 @@ class Libp2pTransport implements Transport {
         privateKey,
         addresses: { listen: [...listen], announce: [...announce] },
         transports: [tcp()],
-        connectionProtector: preSharedKey({ psk: swarmKey(presharedKey), timeout: 10_000 }),
+        connectionProtector: networkKey(presharedKey, (address, direction) =>
+          this.#onForeign(address, direction),
+        ),
         connectionEncrypters: [noise()],
         streamMuxers: [yamux({ streamOptions: { maxStreamWindowSize: 4 * 1024 * 1024 } })],
         connectionGater: {
@@ -130,7 +130,10 @@ class Libp2pTransport implements Transport {
         // Its ping of every connection is most of what an idle node would cost; the failure
         // detector does that work.
         connectionMonitor: { enabled: false },
-        services: { identify: identify({ runOnConnectionOpen: true }), pubsub: this.#pubsub() },
+        services: {
+          identify: identify({ runOnConnectionOpen: true }),
+          pubsub: pubsub((peer) => this.#members.has(peer)),
+        },
       });
     } catch (cause) {
       throw new AppError(
@@ -151,13 +154,13 @@ class Libp2pTransport implements Transport {
     node.addEventListener("peer:disconnect", (event) =>
       this.#onPeer(event.detail.toString(), false),
     );
-    const { pubsub } = node.services;
+    const gossip = node.services.pubsub;
     for (const topic of ["changes", "liveness"] as const) {
-      pubsub.topicValidators.set(TOPIC_PREFIX + topic, (_neighbour, message) => {
+      gossip.topicValidators.set(TOPIC_PREFIX + topic, (_neighbour, message) => {
         const from = message.type === "signed" ? message.from.toString() : "";
         return VERDICTS[this.#judge(topic, from, message.data)];
       });
-      pubsub.subscribe(TOPIC_PREFIX + topic);
+      gossip.subscribe(TOPIC_PREFIX + topic);
     }
     log.info("listening for members", { addresses: this.addresses().join(", ") });
   }
@@ -257,20 +260,28 @@ class Libp2pTransport implements Transport {
 
   async dial(addresses: readonly string[], { timeoutMs }: RequestOptions): Promise<PeerId> {
     const causes: string[] = [];
+    let foreign = false;
     for (const address of addresses) {
+      const began = this.#options.clock.monotonic();
+      const target = multiaddr(address);
       try {
-        const connection = await this.node.dial(multiaddr(address), {
+        const connection = await this.node.dial(target, {
           signal: AbortSignal.timeout(timeoutMs),
         });
         return connection.remotePeer.toString();
       } catch (error) {
-        causes.push(`${address}: ${errorText(error)}`);
+        const isForeign = (this.#foreign.get(withoutPeer(target)) ?? -1) >= began;
+        foreign ||= isForeign;
+        const reason = isForeign ? "a node of another cluster answers" : errorText(error);
+        causes.push(`${withoutPeer(target)}: ${reason}`);
       }
     }
-    throw new AppError(
-      "peer_unreachable",
-      `none of the addresses can be reached, or the other node has another network key: ${causes.join("; ")}`,
-    );
+    throw foreign
+      ? new AppError("cluster_mismatch", `the cluster is not where it was: ${causes.join("; ")}`)
+      : new AppError(
+          "peer_unreachable",
+          `none of the addresses lets this node in: ${causes.join("; ")}`,
+        );
   }
 
   connections(): readonly PeerId[] {
@@ -298,28 +309,6 @@ class Libp2pTransport implements Transport {
   }
 
   /* ---- gossip ------------------------------------------------------------------------------ */
-
-  #pubsub() {
-    return gossipsub({
-      globalSignaturePolicy: "StrictSign",
-      allowPublishToZeroTopicPeers: true,
-      floodPublish: true,
-      emitSelf: false,
-      doPX: false,
-      fallbackToFloodsub: false,
-      canRelayMessage: false,
-      allowedTopics: [`${TOPIC_PREFIX}changes`, `${TOPIC_PREFIX}liveness`],
-      maxInboundDataLength: 4 * 1024 * 1024,
-      maxOutboundBufferSize: 16 * 1024 * 1024,
-      scoreParams: {
-        appSpecificScore: (peer) => (this.#members.has(peer) ? 0 : STRANGER_SCORE),
-        appSpecificWeight: 1,
-        // Members of a fleet share hosts and networks.
-        IPColocationFactorWeight: 0,
-        behaviourPenaltyWeight: 0,
-      },
-    });
-  }
 
   #judge(topic: Topic, from: PeerId, body: Uint8Array): Verdict {
     this.#traffic.add(topic, "received", body);
@@ -400,8 +389,15 @@ class Libp2pTransport implements Transport {
     if (!isMember && protocol !== "join") {
       this.#counts.add(`request:refused:stranger`);
       const removed = this.#removed.get(from);
-      if (removed !== undefined) throw new AppError("node_removed", removed);
-      throw new AppError("not_a_member", `${from} is no member of this cluster`);
+      const refusal =
+        removed === undefined
+          ? new AppError("not_a_member", `${from} is no member of this cluster`)
+          : new AppError("node_removed", removed);
+      if (this.#mayTell(`${from} ${refusal.code}`)) {
+        const fields = { peer: from, protocol, code: refusal.code, reason: refusal.message };
+        this.#options.log.warn("a request of a node that is no member was refused", fields);
+      }
+      throw refusal;
     }
     const handler = this.#handlers.get(protocol);
     if (handler === undefined) {
@@ -411,6 +407,19 @@ class Libp2pTransport implements Transport {
   }
 
   /* ---- connections ------------------------------------------------------------------------- */
+
+  #onForeign(address: string, direction: "inbound" | "outbound"): void {
+    const plain = withoutPeer(multiaddr(address));
+    this.#counts.add(`connection:foreign:${direction}`);
+    if (direction === "outbound") this.#foreign.set(plain, this.#options.clock.monotonic());
+    // Ports of callers change with each call.
+    if (!this.#mayTell(`foreign ${plain.replace(/\/tcp\/\d+$/, "")}`)) return;
+    this.#options.log.warn(
+      "a connection was refused: the other side has another network key, so it is of another " +
+        "cluster or no node at all",
+      { address: plain, direction, code: "cluster_mismatch" },
+    );
+  }
 
   #isDenied(peer: PeerId): boolean {
     if (this.#members.has(peer)) return false;

@@ -246,7 +246,7 @@ class Replicator implements Replication {
     const gone: { owner: string; kind: EntryKind; id: string }[] = [];
     for (const kind of FACT_KINDS) {
       for (const { owner, id } of catalog.list(kind)) {
-        if (!members.has(owner)) gone.push({ owner, kind, id });
+        if (!members.has(owner) && owner !== members.self) gone.push({ owner, kind, id });
       }
     }
     await catalog.purge(gone).catch((error: unknown) => {

@@ -5,7 +5,7 @@
 import type { ClusterView, MemberView, SwarmView } from "../../domain/index.ts";
 import { count, formatBytes } from "../format.ts";
 import { html, join, nothing, type Html } from "../html.ts";
-import { status, type Status } from "../status.ts";
+import { sentenceCase, status, type Status } from "../status.ts";
 import { confirmLink, copyable, emptyState, facts, statusMark, timeAgo } from "./bits.ts";
 
 const LEADERS_SHOWN = 50;
@@ -49,9 +49,24 @@ export const quorumCard = (view: ClusterView): Html =>
         `${view.quorum.number}${view.quorum.changing ? ", a change of voters is under way" : ""}`,
       ],
       ["Cluster", view.cluster_id === "" ? undefined : copyable(view.cluster_id)],
+      ["To be mended", view.warnings.length === 0 ? undefined : warningList(view)],
       ["State here", html`<code title="${view.state_hash}">${view.state_hash.slice(0, 12)}</code>`],
     ])}
   </div>`;
+
+const warning = (code: string): Status => ({
+  word: sentenceCase(code),
+  shape: "failed",
+  tone: "bad",
+});
+
+const warningList = (view: ClusterView): Html =>
+  join(
+    view.warnings.map(
+      (one) =>
+        html`<p>${statusMark(warning(one.code))} ${one.node_id}: ${one.detail}. ${one.advice}</p>`,
+    ),
+  );
 
 const voter = (view: ClusterView, name: string): Html =>
   view.quorum.alive.includes(name) ? html`${name}` : html`<del>${name}</del>`;

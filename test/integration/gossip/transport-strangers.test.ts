@@ -105,3 +105,15 @@ test("no more than sixteen strangers are connected at once", async () => {
   await until(() => member.connections().length >= 16);
   expect(member.connections().length).toBe(16);
 });
+
+test("a peer with another network key is told so, and so is the one it called", async () => {
+  const member = await world.peer({ admitStrangers: () => true });
+  const foreign = await world.peer({ presharedKey: "cd".repeat(32) });
+  member.setMembers(addressBook([member]), new Map());
+  await expect(foreign.dial(member.addresses(), SOON)).rejects.toMatchObject({
+    code: "cluster_mismatch",
+  });
+  expect(foreign.counters()).toMatchObject({ "connection:foreign:outbound": 1 });
+  expect(member.counters()).toMatchObject({ "connection:foreign:inbound": 1 });
+  expect(member.connections()).toEqual([]);
+});

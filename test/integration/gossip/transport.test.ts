@@ -1,7 +1,7 @@
 import { afterEach, expect, test } from "vitest";
 import { AppError } from "../../../src/domain/index.ts";
 import type { Transport } from "../../../src/gossip/ports.ts";
-import { KEY, PeerWorld, addressBook, bytes, makeMembers, text, until } from "../../support/p2p.ts";
+import { PeerWorld, addressBook, bytes, makeMembers, text, until } from "../../support/p2p.ts";
 
 const world = new PeerWorld();
 afterEach(() => world.end());
@@ -178,14 +178,6 @@ test("requests that are under way when the other side closes fail at once", asyn
   await two.close();
   expect(performance.now() - began).toBeLessThan(2_500);
   await refused;
-});
-
-test("another pre-shared key is told as an unreachable peer", async () => {
-  const one = await world.peer();
-  const other = await world.peer({ presharedKey: KEY.replaceAll("ab", "cd") });
-  await expect(one.dial(other.addresses(), { timeoutMs: 5_000 })).rejects.toMatchObject({
-    code: "peer_unreachable",
-  });
 });
 
 test("an address that is in use is a configuration error that names it", async () => {

@@ -13,6 +13,7 @@ describe("what doctor says of a cluster", () => {
     expect(of("quorum")).toMatchObject({ result: "warn" });
     expect(of("members")?.detail).toContain("node-4 is suspect");
     expect(of("agreement")?.detail).toContain("node-2");
+    expect(of("peers")?.detail).toMatch(/node-4: the clocks are .*clock_skew/);
     expect(of("coverage")?.detail).toContain("62 %");
   });
 
@@ -24,6 +25,7 @@ describe("what doctor says of a cluster", () => {
     expect(found.filter(({ result }) => result === "fail").map(({ check }) => check)).toEqual([
       "quorum",
       "members",
+      "peers",
     ]);
   });
 });

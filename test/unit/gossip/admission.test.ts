@@ -52,7 +52,7 @@ test("expired, revoked, taken name and skewed clock are refused by name", async 
   await net.line.run(61_000);
   expect(await join()).toBe("join_token_expired");
   await first.admission.revokeToken(token_id);
-  expect(await join()).toBe("join_token_invalid");
+  expect(await join()).toBe("join_token_revoked");
 });
 
 test("a removed node learns it by hello, and joins again with a token", async () => {
