@@ -77,6 +77,13 @@ describe("ids and normalising", { timeout: LONG_MS }, () => {
     expect(kind).toEqual({ template_id: job.template_id, kind: "template" });
   });
 
+  it("row 2: given a blank id, then template_id_required", async () => {
+    for (const template_id of ["", "   "]) {
+      const { status, body } = await daemon.ask("POST", "/v1/resolve", { template_id });
+      expect([status, body["code"]]).toEqual([400, "template_id_required"]);
+    }
+  });
+
   it("row 3: given ids that are none, then no template is found by them", async () => {
     for (const id of ["template-1", "sb-123", "tpl-", "snap-"]) {
       const { status } = await daemon.ask("POST", "/v1/resolve", { template_id: id });
@@ -206,6 +213,44 @@ describe("artifacts", { timeout: LONG_MS }, () => {
     expect(job).toMatchObject({ status: "FAILED", phase: "PULLING" });
     expect(job.error_message).not.toBe("");
     expect(await daemon.names("work/artifacts")).toEqual([]);
+  });
+});
+
+describe("what is asked of a template", { timeout: LONG_MS }, () => {
+  it("its job, definition, request, replicas and artifact name each other", async () => {
+    const job = await made({ display_name: "asked", labels: { team: "a" } });
+    const { template_id, artifact_id } = job;
+    const template = await daemon.get("/v1/templates/asked");
+    expect(template).toMatchObject({
+      ...{ template_id, artifact_id, job_id: job.job_id, status: "READY", labels: { team: "a" } },
+      replicas: [{ node_id: "here", status: "READY" }],
+    });
+    const [one, two] = [await createRequest(job), await createRequest(job)];
+    expect(one["request_id"]).not.toBe(two["request_id"]);
+    expect({ ...one, request_id: "" }).toEqual({ ...two, request_id: "" });
+    const artifact = await daemon.get(`/v1/artifacts/${String(artifact_id)}`);
+    expect(artifact).toMatchObject({ artifact_id, status: "READY" });
+    expect(artifact["digest"]).toBe(template["artifact_digest"]);
+    expect(await daemon.get(`/v1/jobs/${job.job_id}`)).toMatchObject({
+      ...{ operation: "CREATE", resource_type: "template", resource_id: template_id },
+      ...{ phase: "READY", progress: 100, ready_node_count: 1, failed_node_count: 0 },
+    });
+  });
+
+  it("all are listed, the newest first, in pages", async () => {
+    const [older, newer] = [await made(), await made()];
+    const first = await daemon.get("/v1/templates?limit=1");
+    expect(first["items"]).toMatchObject([{ template_id: newer.template_id }]);
+    const next = encodeURIComponent(String(first["next_token"]));
+    const second = await daemon.items(`/v1/templates?limit=1&next_token=${next}`);
+    expect(second).toMatchObject([{ template_id: older.template_id }]);
+  });
+
+  it("row 113: given a page token that is none, then it is refused", async () => {
+    for (const token of ["x", "-1"]) {
+      const { status, body } = await daemon.ask("GET", `/v1/templates?next_token=${token}`);
+      expect([token, status, body["code"]]).toEqual([token, 400, "invalid_request"]);
+    }
   });
 });
 
