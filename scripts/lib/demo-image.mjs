@@ -64,6 +64,13 @@ export async function assembleDemoImage(dir, { text = "hello from a sandbox" } =
           "#!/bin/sh\necho 'content-type: text/plain'\necho\nod -An -tx1 -N16 /dev/urandom\ndate +%s\n",
           0o755,
         ),
+        // Keeps the word it is given on the disk, and says it: what a rollback takes back.
+        file(
+          "www/cgi-bin/note",
+          "#!/bin/sh\necho 'content-type: text/plain'\necho\n" +
+            '[ -z "$QUERY_STRING" ] || echo "$QUERY_STRING" > /tmp/note\ncat /tmp/note\n',
+          0o755,
+        ),
       ],
     },
   ];

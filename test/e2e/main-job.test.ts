@@ -1,10 +1,9 @@
 import { readFile, mkdtemp, rm } from "node:fs/promises";
-import { get } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { assembleDemoImage } from "../../scripts/lib/demo-image.mjs";
+import { askSandbox } from "../support/ask-sandbox.ts";
 import {
   TestDaemon,
   frames,
@@ -63,28 +62,6 @@ async function startSandbox(templateId: string): Promise<Row> {
   const { status, body } = await daemon.ask("POST", "/v1/sandboxes", { template_id: templateId });
   expect({ status, body }).toMatchObject({ status: 201, body: { status: "RUNNING" } });
   return body;
-}
-
-/** The answer of the sandbox's own HTTP server. */
-function askSandbox(sandbox: Row, path: string): Promise<string> {
-  const ports = sandbox["ports"] as Record<string, { host: string; port: number }>;
-  const at = ports["8080"];
-  return waitFor(`the sandbox to answer ${path}`, async () => {
-    const url = `http://${at?.host}:${at?.port}${path}`;
-    return getLenient(url).catch(() => undefined);
-  });
-}
-
-/** Reads what busybox's CGI sends, whose head has line feeds only, which fetch refuses. */
-function getLenient(url: string): Promise<string | undefined> {
-  return new Promise((resolve, reject) => {
-    const options = { insecureHTTPParser: true, agent: false, timeout: 5_000 };
-    const asked = get(url, options, (answer) => {
-      text(answer).then((body) => resolve(answer.statusCode === 200 ? body : undefined), reject);
-    });
-    asked.once("timeout", () => asked.destroy(new Error("no answer")));
-    asked.once("error", reject);
-  });
 }
 
 describe("an image of a registry", { timeout: 90_000 }, () => {
