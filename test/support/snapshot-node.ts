@@ -46,6 +46,7 @@ export class FakeDriver {
   /** As a driver does: it stops waiting when it is told to. */
   async #within(step: () => Promise<void>, signal: AbortSignal | undefined): Promise<void> {
     const life = this.#life;
+    signal?.throwIfAborted();
     await new Promise<void>((resolve, reject) => {
       const end = (settle: () => void) => {
         if (this.#life === life) settle();

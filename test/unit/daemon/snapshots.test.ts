@@ -121,6 +121,24 @@ describe("a snapshot of a running sandbox", () => {
     await waitFor(() => record(theOne())?.status === "READY");
   });
 
+  it("row 114: is shown as an operation; a template's job is none", async () => {
+    const { operation_id: id } = await create();
+    expect(node.queries.snapshotOperation(id)).toMatchObject({ operation: "CREATE" });
+    const job = setup.catalog.get(CLUSTER, "job", id)!.value!;
+    const other = {
+      ...job,
+      job_id: "j-1",
+      operation: "CREATE",
+      resource_type: "template",
+    } as const;
+    await node.records.update("job", "j-1", () => other);
+    for (const none of ["j-1", "j-none"]) {
+      expect(() => node.queries.snapshotOperation(none)).toThrow(
+        expect.objectContaining({ code: "snapshot_operation_not_found" }) as Error,
+      );
+    }
+  });
+
   it("of a sandbox that nobody has is refused", async () => {
     const asked = node.snapshots.create("sb-none", {}, CONTEXT);
     await expect(asked).rejects.toMatchObject({ code: "sandbox_not_found" });
@@ -238,6 +256,25 @@ describe("after a crash", () => {
     await crash();
     await ended("r1");
     expect(record(theOne())?.status).toBe("READY");
+  });
+
+  it("row 32: an operation has 15 minutes, a crash included; then it has FAILED and left nothing", async () => {
+    await node.worker.stop();
+    void create().catch(() => undefined);
+    await waitFor(() => [...node.records.list("job")].length === 1);
+    const [job] = [...node.records.list("job")];
+    expect(Date.parse(job!.deadline_at) - Date.parse(job!.created_at)).toBeCloseTo(900_000, -3);
+    const at = job!.created_at;
+    await node.records.update("job", job!.job_id, (now) => ({ ...now!, deadline_at: at }));
+    setup.fake.before = never;
+    await crash();
+    await ended("r1");
+    const late = setup.catalog.get(CLUSTER, "job", job!.job_id)?.value;
+    expect(late).toMatchObject({ status: "FAILED", error_code: "job_deadline_exceeded" });
+    expect([...setup.fake.files]).toEqual([]);
+    expect((await setup.fake.asDriver().list()).map(({ sandboxId }) => sandboxId)).toEqual([
+      "sb-1",
+    ]);
   });
 
   it("row 116: a snapshot whose files are gone is told of as FAILED, with what to clean", async () => {
