@@ -77,30 +77,74 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
+/** Chunks that are not here yet: taken out one by one, walked through again and again. */
+export class LackingChunks {
+  readonly #indexes: Uint32Array;
+  /** Where each index stands in `#indexes`. */
+  readonly #places: Uint32Array;
+  #size = 0;
+
+  /** @param have bits of what is here already */
+  constructor(have: Bitfield) {
+    this.#indexes = new Uint32Array(have.length - have.count);
+    this.#places = new Uint32Array(have.length);
+    for (let index = 0; index < have.length; index++) {
+      if (have.has(index)) continue;
+      this.#places[index] = this.#size;
+      this.#indexes[this.#size++] = index;
+    }
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** In no order; `position` below `size`. */
+  at(position: number): number {
+    return this.#indexes[position] ?? 0;
+  }
+
+  delete(index: number): void {
+    const place = this.#places[index] ?? 0;
+    if (place >= this.#size || this.#indexes[place] !== index) return;
+    const last = this.#indexes[--this.#size] ?? 0;
+    this.#indexes[place] = last;
+    this.#places[last] = place;
+  }
+}
+
 /** Candidates looked at for one choice: bounds its cost for very large artifacts. */
 const SCAN_CHUNKS = 8_192;
 
 /**
- * Up to `limit` indexes for which `isWanted` holds, those that the fewest have first; among equals
- * in random order, so that nodes that ask at the same time ask for different ones.
+ * Up to `limit` of the lacking chunks for which `isWanted` holds, those that the fewest have first;
+ * among equals in random order, so that nodes that ask at the same time ask for different ones. It
+ * runs for each neighbour at each answer, so it keeps only the best and sorts nothing.
  */
 export function pickRarest(options: {
-  readonly length: number;
+  readonly lacking: LackingChunks;
   readonly limit: number;
   readonly isWanted: (index: number) => boolean;
   readonly availability: (index: number) => number;
   readonly random: () => number;
 }): number[] {
-  const { length, limit, isWanted, availability, random } = options;
-  if (length === 0 || limit <= 0) return [];
-  const found: { index: number; rarity: number; tie: number }[] = [];
-  const start = Math.floor(random() * length);
-  for (let step = 0; step < length && found.length < SCAN_CHUNKS; step++) {
-    const index = (start + step) % length;
-    if (isWanted(index)) found.push({ index, rarity: availability(index), tie: random() });
+  const { lacking, limit, isWanted, availability, random } = options;
+  if (lacking.size === 0 || limit <= 0) return [];
+  const best: { index: number; rank: number }[] = [];
+  const start = Math.floor(random() * lacking.size);
+  const steps = Math.min(lacking.size, SCAN_CHUNKS);
+  for (let step = 0; step < steps; step++) {
+    const index = lacking.at((start + step) % lacking.size);
+    if (!isWanted(index)) continue;
+    const rank = availability(index) + random();
+    const worst = best[best.length - 1];
+    if (best.length === limit && worst !== undefined && rank >= worst.rank) continue;
+    if (best.length === limit) best.pop();
+    let at = best.length;
+    while (at > 0 && (best[at - 1]?.rank ?? 0) > rank) at--;
+    best.splice(at, 0, { index, rank });
   }
-  found.sort((a, b) => a.rarity - b.rarity || a.tie - b.tie);
-  return found.slice(0, limit).map(({ index }) => index);
+  return best.map(({ index }) => index);
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   errorText,
   holesOf,
   isAppError,
+  LackingChunks,
   pickRarest,
   type ArtifactRecord,
   type ChunkManifest,
@@ -32,7 +33,7 @@ import {
   type ChunksAnswer,
   type SwarmRequest,
 } from "./messages.ts";
-import { Neighbour } from "./neighbour.ts";
+import { Neighbour, excludeSharesOfOthers } from "./neighbour.ts";
 import { hashKey, lackingByHash, matchesHash, reuseChunks } from "./reuse.ts";
 import type { Room, SwarmStore } from "./store.ts";
 
@@ -73,6 +74,7 @@ export class FetchTask implements Asker {
   readonly #inFlight = new Map<number, InFlight>();
   readonly #abort = new AbortController();
   #lacking = new Map<string, number[]>();
+  #missing = new LackingChunks(new Bitfield(0));
   #availability = new Uint16Array(0);
   #settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
   #checkpointAt = 0;
@@ -140,6 +142,7 @@ export class FetchTask implements Asker {
       this.#availability = new Uint16Array(holes.length);
       this.#room = await store.holdSpace?.(this.#chunksLeft * manifest.chunkSizeBytes);
       this.#lacking = lackingByHash(partial);
+      this.#missing = new LackingChunks(partial.have);
       this.partial = partial;
       this.#parts.onProgress(this);
       await this.#reuse(partial);
@@ -168,6 +171,7 @@ export class FetchTask implements Asker {
     for (const same of this.#lacking.get(key) ?? []) {
       if (partial.have.has(same)) continue;
       await partial.writeChunk(same, bytes);
+      this.#missing.delete(same);
       // May have been written by two at once.
       if (!this.#counted.set(same)) continue;
       this.order.push(same);
@@ -304,8 +308,8 @@ export class FetchTask implements Asker {
   }
 
   #hasPartialNeighbour(): boolean {
-    const all = [...this.#neighbours.values()];
-    return all.some(({ have, complete }) => have !== undefined && !complete);
+    for (const { have, complete } of this.#neighbours.values()) if (have && !complete) return true;
+    return false;
   }
 
   /** The download limit is reached: goes on in a moment. */
@@ -319,13 +323,15 @@ export class FetchTask implements Asker {
   }
 
   #choose(neighbour: Neighbour, limit: number): number[] {
-    const { length } = this.#availability;
-    const { rng: random } = this.#parts;
-    const availability = (index: number) => this.#availability[index] ?? 0;
     const isLacking = (index: number) =>
       neighbour.has(index) && this.partial?.have.has(index) === false;
-    const isWanted = (index: number) => isLacking(index) && !this.#inFlight.has(index);
-    const indexes = pickRarest({ length, limit, isWanted, availability, random });
+    const indexes = pickRarest({
+      lacking: this.#missing,
+      limit,
+      isWanted: (index) => !this.#inFlight.has(index) && isLacking(index),
+      availability: (index) => this.#availability[index] ?? 0,
+      random: this.#parts.rng,
+    });
     if (indexes.length > 0) return indexes;
     const before = this.#parts.clock.monotonic() - RESCUE_MS;
     return [...this.#inFlight]
@@ -392,13 +398,7 @@ export class FetchTask implements Asker {
   #exclude(neighbour: Neighbour): Uint8Array {
     const exclude = new Bitfield(this.#availability.length, this.partial?.have.bytes);
     for (const index of this.#inFlight.keys()) exclude.set(index);
-    const seeds = [...this.#neighbours.values()]
-      .filter((one) => one.seed && one.complete && !one.freshDone)
-      .map(({ nodeId }) => nodeId)
-      .sort();
-    const turn = seeds.indexOf(neighbour.nodeId);
-    if (seeds.length < 2) return exclude.bytes;
-    for (let i = 0; i < exclude.length; i++) if (i % seeds.length !== turn) exclude.set(i);
+    excludeSharesOfOthers(exclude, neighbour, this.#neighbours.values());
     return exclude.bytes;
   }
 

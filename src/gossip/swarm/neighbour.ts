@@ -151,3 +151,18 @@ export class Neighbour {
     this.have = next;
   }
 }
+
+/** Of several that were complete from the start, each is asked for its own share of the chunks. */
+export function excludeSharesOfOthers(
+  exclude: Bitfield,
+  neighbour: Neighbour,
+  all: Iterable<Neighbour>,
+): void {
+  const seeds = [...all]
+    .filter((one) => one.seed && one.complete && !one.freshDone)
+    .map(({ nodeId }) => nodeId)
+    .sort();
+  const turn = seeds.indexOf(neighbour.nodeId);
+  if (seeds.length < 2) return;
+  for (let i = 0; i < exclude.length; i++) if (i % seeds.length !== turn) exclude.set(i);
+}

@@ -4,6 +4,7 @@ import {
   Bitfield,
   FreshPool,
   backOffMs,
+  LackingChunks,
   pickRarest,
   requestChunks,
   seededRandom,
@@ -47,7 +48,7 @@ describe("choosing chunks", () => {
   it("takes the rarest that are wanted, and different ones for another seed", () => {
     const choose = (seed: number) =>
       pickRarest({
-        length: 200,
+        lacking: new LackingChunks(new Bitfield(200)),
         limit: 10,
         isWanted: (index) => index % 2 === 0,
         availability: (index) => (index >= 100 ? 1 : 2),
@@ -57,6 +58,23 @@ describe("choosing chunks", () => {
     expect(choose(1)).toEqual(choose(1));
     expect(new Set([...choose(1), ...choose(2)]).size).toBeGreaterThan(10);
     expect(choose(3)).toHaveLength(10);
+  });
+
+  it("takes each of the lacking chunks, none that came meanwhile, in the order of rarity", () => {
+    const have = new Bitfield(50);
+    have.set(7);
+    const lacking = new LackingChunks(have);
+    for (const index of [49, 0, 20, 20, 7]) lacking.delete(index);
+    const chosen = pickRarest({
+      lacking,
+      limit: 100,
+      isWanted: () => true,
+      availability: (index) => index,
+      random: seededRandom(5),
+    });
+    const gone = new Set([0, 7, 20, 49]);
+    expect(chosen).toEqual(Array.from({ length: 50 }, (_, i) => i).filter((i) => !gone.has(i)));
+    expect(lacking.size).toBe(46);
   });
 
   it("hands out each fresh chunk once, and no hole or excluded one", () => {
