@@ -18,6 +18,7 @@ import {
   type TemplateWhy,
 } from "../domain/index.ts";
 import type { Cleanup } from "./build/cleanup.ts";
+import type { DiskAsks } from "./disk/asks.ts";
 import type { Nodes } from "./nodes.ts";
 import type { Records } from "./records.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
@@ -28,6 +29,7 @@ export interface CollectionParts {
   readonly nodes: Nodes;
   readonly cleanup: Cleanup;
   readonly clusterRefs: Pick<ClusterRefs, "find">;
+  readonly diskAsks: Pick<DiskAsks, "waste">;
   readonly isInTouch: () => boolean;
 }
 
@@ -90,7 +92,8 @@ export function createCollection(parts: CollectionParts): Collection {
     }
     const nodes = [...byNode.values()].sort((a, b) => (a.node_id < b.node_id ? -1 : 1));
     const bytes = nodes.reduce((sum, node) => sum + node.bytes, 0);
-    return { dry_run: dryRun, in_touch: isInTouch, items, nodes, bytes };
+    const report = { dry_run: dryRun, in_touch: isInTouch, items, nodes, bytes };
+    return { ...report, ...(await wasteOf(parts, !dryRun)) };
   };
 
   /** One artifact's failure stops no other. */
@@ -104,6 +107,25 @@ export function createCollection(parts: CollectionParts): Collection {
   };
 
   return { whyArtifact, collect, whyTemplate: (template) => whyTemplate(parts, template) };
+}
+
+/** What lies on the disks of all nodes for nothing; `sweep` removes the orphans that are due. */
+async function wasteOf(
+  { nodes, diskAsks }: CollectionParts,
+  sweep: boolean,
+): Promise<Pick<GcReport, "orphans" | "evictions" | "unanswered">> {
+  const names = nodes.all().map(({ node_id }) => node_id);
+  const asked = await Promise.allSettled(names.map((name) => diskAsks.waste(name, sweep)));
+  const found = asked.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+  return {
+    orphans: found.flatMap(({ orphans }) => orphans),
+    evictions: found.flatMap(({ evictions }) => evictions),
+    unanswered: asked.flatMap((one, at) =>
+      one.status === "rejected"
+        ? [{ node_id: names[at] ?? "", reason: errorText(one.reason) }]
+        : [],
+    ),
+  };
 }
 
 /** What garbage collection has to do with the artifact; undefined: nothing, it is used. */

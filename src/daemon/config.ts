@@ -139,6 +139,11 @@ export const configSchema = z.strictObject({
     .regex(DURATION, "must be a duration as 0s, 15m or 2h")
     .default("1h")
     .describe("how long an artifact that nobody refers to can still be undeleted: 0s, 15m, 2h"),
+  orphan_grace: z
+    .string()
+    .regex(DURATION, "must be a duration as 0s, 15m or 2h")
+    .default("1h")
+    .describe("files that nothing knows go when they have not changed for so long: 15m, 2h"),
   storage_thresholds: z
     .string()
     .regex(THRESHOLDS, "must be three percentages as 70,85,95")
@@ -157,6 +162,7 @@ export type Config = z.output<typeof configSchema> & {
   readonly storage_limits: StorageThresholds;
   readonly job_deadline_ms: number;
   readonly artifact_grace_ms: number;
+  readonly orphan_grace_ms: number;
 };
 type Source = "flag" | "environment" | "file" | "default";
 
@@ -270,6 +276,7 @@ export function loadConfig(input: {
   }
   const job_deadline_ms = durationMs(parsed.data.job_deadline);
   const artifact_grace_ms = durationMs(parsed.data.artifact_grace);
+  const orphan_grace_ms = durationMs(parsed.data.orphan_grace);
   const storage_limits = thresholdsOf(parsed.data.storage_thresholds);
   // QEMU works in folders of its own, from where a relative path would lead elsewhere.
   const data_dir = resolve(parsed.data.data_dir);
@@ -281,6 +288,7 @@ export function loadConfig(input: {
       guest_dir,
       job_deadline_ms,
       artifact_grace_ms,
+      orphan_grace_ms,
       storage_limits,
     },
     sources,

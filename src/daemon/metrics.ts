@@ -30,6 +30,12 @@ export interface Metrics {
   loopDelay(milliseconds: number): void;
   /** A big write found no room. */
   writeRefused(what: string): void;
+  /** Files that nothing knew were removed. */
+  orphanSwept(folder: string, bytes: number): void;
+  /** A copy went because the disk was short of room. */
+  evicted(kind: string, bytes: number): void;
+  /** What the last look for orphan files found. */
+  watchOrphans(latest: () => readonly { readonly bytes: number }[]): void;
   /** What is read from the state when it is asked for. */
   watch(state: WatchedState): void;
 }
@@ -110,8 +116,10 @@ export function createMetrics(version: string, node: string): Metrics {
     labelNames: ["what"],
     registers,
   });
+  const waste = countWaste(registry);
   return {
     registry,
+    ...waste,
     writeRefused: (what) => refused.inc({ what }),
     resolveStage: (stage, milliseconds) => resolve.observe({ stage }, milliseconds / 1_000),
     sandboxStarted: (milliseconds) => sandbox.observe(milliseconds / 1_000),
@@ -130,6 +138,42 @@ export function createMetrics(version: string, node: string): Metrics {
       watchState(registry, state);
       watchCluster(registry, PREFIX, state.cluster, () => state.clock.now());
     },
+  };
+}
+
+/** Orphan files and evictions on this node. */
+function countWaste(registry: Registry) {
+  const registers = [registry];
+  const counter = (name: string, help: string, label: string) =>
+    new Counter({ name: `${PREFIX}${name}`, help, labelNames: [label], registers });
+  const swept = counter("orphans_swept_total", "Files nothing knew that were removed", "folder");
+  const sweptBytes = counter("orphan_bytes_swept_total", "Their bytes on disk", "folder");
+  const evicted = counter("evictions_total", "Copies that went for want of room", "kind");
+  const evictedBytes = counter("evicted_bytes_total", "Bytes of files in them", "kind");
+  let latest: () => readonly { readonly bytes: number }[] = () => [];
+  const gauge = (name: string, help: string, read: () => number) =>
+    new Gauge({
+      name: `${PREFIX}${name}`,
+      help,
+      registers,
+      collect() {
+        this.set(read());
+      },
+    });
+  gauge("orphans", "Files nothing knows, at the last look (spec 2.14)", () => latest().length);
+  gauge("orphan_bytes", "Their bytes on disk", () =>
+    latest().reduce((sum, { bytes }) => sum + bytes, 0),
+  );
+  return {
+    orphanSwept(folder: string, bytes: number) {
+      swept.inc({ folder });
+      sweptBytes.inc({ folder }, bytes);
+    },
+    evicted(kind: string, bytes: number) {
+      evicted.inc({ kind });
+      evictedBytes.inc({ kind }, bytes);
+    },
+    watchOrphans: (found: typeof latest) => void (latest = found),
   };
 }
 

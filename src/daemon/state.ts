@@ -3,7 +3,13 @@
  */
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { AppError, type ArtifactStore, type Catalog, type Clock } from "../domain/index.ts";
+import {
+  AppError,
+  type ArtifactStore,
+  type Catalog,
+  type Clock,
+  type Waste,
+} from "../domain/index.ts";
 import { createCluster, type ClusterOptions } from "../gossip/index.ts";
 import { openArtifactStore } from "../storage/index.ts";
 import { createAsks } from "./asks.ts";
@@ -98,10 +104,23 @@ export async function openState(parts: DaemonParts, opened: Closers) {
   const records = createRecords(catalog, cluster.registers);
   const leases = createLeases(leadership, clock, log);
   const asks = createAsks({ transport, members });
-  const diskAsks = createDiskAsks({ transport, members, own: { measure: () => meter.measure() } });
+  const waste: { answer: (sweep: boolean) => Promise<Waste> } = {
+    // Asked before the daemon is whole: nothing is known to be of no use.
+    answer: () => Promise.resolve({ orphans: [], evictions: [] }),
+  };
+  const diskAsks = createDiskAsks({
+    transport,
+    members,
+    own: {
+      measure: () => meter.measure(),
+      holds: (artifactId, digest) =>
+        store.find(artifactId)?.digest === digest && !store.isSuspect(digest),
+      waste: (sweep) => waste.answer(sweep),
+    },
+  });
   const storage = createStorageView({ nodes, asks: diskAsks, clock });
   const core = { catalog, store, hub, records, facts, jobLog };
-  const disk = { meter, space, storage };
+  const disk = { meter, space, storage, diskAsks, waste };
   return { dirs, ...core, ...disk, cluster, membership, nodes, leases, asks, swarm: cluster.swarm };
 }
 

@@ -46,6 +46,9 @@ export async function createBuilds(parts: DaemonParts, state: State) {
     clock,
     log: log.child({ module: "gc" }),
     isMember: (nodeId) => state.nodes.isMember(nodeId),
+    isUp: (nodeId) => state.nodes.get(nodeId)?.healthy === true,
+    askHolds: (nodeId, { artifact_id, digest }) =>
+      state.diskAsks.holds(nodeId, artifact_id, digest),
     isBuilding,
     graceMs: config.artifact_grace_ms,
     files,

@@ -33,6 +33,7 @@ import { openState, type Closers, type State } from "./state.ts";
 import { coverageOf } from "./coverage.ts";
 import { createQueries } from "./queries.ts";
 import { createBuilds, type Work } from "./wire-builds.ts";
+import { createDisk } from "./wire-disk.ts";
 import { openRuntime, ownAddress, type Runtime } from "./wire-runtime.ts";
 import { GcWorker } from "./workers/gc.ts";
 import { createNodeFact } from "./workers/node-fact.ts";
@@ -62,6 +63,8 @@ const REPUBLISH_MS = 300;
 const DELETIONS_MS = 5_000;
 /** The core's own heartbeat: the node's fact goes through the catalog's writer. */
 const ROUND_MS = 15_000;
+/** Orphan files are looked for this often. */
+const SWEEP_MS = 10 * 60_000;
 
 /** Starts everything in order; what was opened is closed again when a later step fails. */
 export async function startDaemon(parts: DaemonParts): Promise<Daemon> {
@@ -257,6 +260,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   const state = await openState(parts, opened);
   const runtime = await openRuntime(parts, state, opened);
   const work = await createBuilds(parts, state);
+  const disk = createDisk(parts, state, runtime, work, () => isInTouch(state));
   const { catalog, records, membership, cluster } = state;
   let draining = false;
   let restart: (reason: string) => void = () => undefined;
@@ -313,6 +317,8 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     every(parts, 5_000, () => runtime.sandboxes.refresh()),
     every(parts, DELETIONS_MS, () => services.deletions.resume()),
     every(parts, 30_000, reconcile),
+    every(parts, 30_000, () => disk.evictions.relieve()),
+    every(parts, SWEEP_MS, () => disk.orphans.sweep()),
     every(parts, 60_000, () => trimJobs(records, state.jobLog)),
   ];
   opened.push(async () => timers.forEach((stop) => stop()));

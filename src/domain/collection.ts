@@ -1,6 +1,7 @@
 /** What garbage collection answers: why something is still here or not there, what would go. */
 import { z } from "zod";
 import { ARTIFACT_STATUSES } from "./artifact.ts";
+import { evictionSchema } from "./eviction.ts";
 
 const text = z.string();
 const bytes = z.number().nonnegative();
@@ -73,6 +74,30 @@ export const templateWhySchema = z.object({
 });
 export type TemplateWhy = z.infer<typeof templateWhySchema>;
 
+/** Files on one node that no record, fact or row knows. */
+export const orphanSchema = z.object({
+  node_id: text,
+  /** Below the node's data folder. */
+  folder: text,
+  name: text,
+  /** On disk, holes not counted. */
+  bytes,
+  changed_at: text,
+  /** When it goes, unless it changes or becomes known. */
+  due_at: text,
+  removed: z.boolean(),
+  /** Why it could not be removed. */
+  error: text.optional(),
+});
+export type Orphan = z.infer<typeof orphanSchema>;
+
+/** What one node could do without. */
+export const wasteSchema = z.object({
+  orphans: z.array(orphanSchema),
+  evictions: z.array(evictionSchema),
+});
+export type Waste = z.infer<typeof wasteSchema>;
+
 export const gcReportSchema = z.object({
   dry_run: z.boolean(),
   /** False: this node does not agree with the others yet, so that nothing is taken away. */
@@ -95,5 +120,11 @@ export const gcReportSchema = z.object({
   /** What would be free again on each node, bytes that others share not counted. */
   nodes: z.array(z.object({ node_id: text, artifacts: z.number().int(), bytes })),
   bytes,
+  /** Files that nothing knows, on all nodes. */
+  orphans: z.array(orphanSchema),
+  /** Copies that go before their time, on nodes whose disks are short of room. */
+  evictions: z.array(evictionSchema),
+  /** Nodes that did not say what lies on their disks. */
+  unanswered: z.array(z.object({ node_id: text, reason: text })),
 });
 export type GcReport = z.infer<typeof gcReportSchema>;

@@ -10,6 +10,7 @@ export * from "./create-request.ts";
 export * from "./deletion.ts";
 export * from "./entry.ts";
 export * from "./errors.ts";
+export * from "./eviction.ts";
 export * from "./explain.ts";
 export * from "./gc.ts";
 export * from "./ids.ts";

@@ -354,6 +354,8 @@ export interface ArtifactStore {
   partialManifest(digest: string): Promise<ChunkManifest | undefined>;
   /** Digests of the partial artifacts on disk. */
   partials(): Promise<readonly string[]>;
+  /** True while it is fetched or served. */
+  isPartialOpen(digest: string): boolean;
   /** No error if it is gone. */
   discardPartial(digest: string): Promise<void>;
   /** Drops the artifact id, and the bytes with the last id that names them. */

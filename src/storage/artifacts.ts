@@ -246,6 +246,11 @@ class FileArtifactStore implements ArtifactStore {
     return this.#partials.list();
   }
 
+  isPartialOpen(digest: string): boolean {
+    const hex = DIGEST.exec(digest)?.[1];
+    return hex !== undefined && this.#partials.isOpen(hex);
+  }
+
   discardPartial(digest: string): Promise<void> {
     return this.#partials.discard(hexOf(digest));
   }

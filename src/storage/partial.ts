@@ -78,6 +78,10 @@ export class Partials {
     return names.filter((name) => HEX.test(name)).map((name) => `sha256:${name}`);
   }
 
+  isOpen(hex: string): boolean {
+    return this.#open.has(hex);
+  }
+
   async discard(hex: string): Promise<void> {
     if (this.#open.has(hex)) throw new AppError("wrong_status", `partial ${hex} is open`);
     await rm(join(this.#dir, hex), { recursive: true, force: true });

@@ -250,6 +250,19 @@ export const aGcReport = (over: Partial<GcReport> = {}): GcReport => ({
   ],
   nodes: [{ node_id: "node-a", artifacts: 1, bytes: 2_000 }],
   bytes: 2_000,
+  orphans: [
+    {
+      node_id: "node-a",
+      folder: "artifacts/partial",
+      name: "a".repeat(64),
+      bytes: 4_096,
+      changed_at: AT,
+      due_at: "2026-01-01T01:00:00.000Z",
+      removed: false,
+    },
+  ],
+  evictions: [],
+  unanswered: [],
   ...over,
 });
 

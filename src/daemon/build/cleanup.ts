@@ -31,6 +31,10 @@ export interface CleanupParts {
   readonly clock: Clock;
   readonly log: Log;
   readonly isMember: (nodeId: string) => boolean;
+  /** A member that is believed to be there. */
+  readonly isUp: (nodeId: string) => boolean;
+  /** Whether that node holds all of the artifact, undamaged. @throws AppError peer_unreachable */
+  readonly askHolds: (nodeId: string, artifact: ArtifactRecord) => Promise<boolean>;
   readonly isBuilding: (builder: NonNullable<ArtifactRecord["builder"]>) => boolean;
   readonly graceMs: number;
   /** By artifact id: its bytes are made here and removed here one after the other. */
@@ -55,6 +59,15 @@ export interface Cleanup {
   release(artifactId: string, options?: ReleaseOptions): Promise<void>;
   /** Why this node's copy has to stay; undefined when nothing here needs it. */
   localNeed(artifactId: string): string | undefined;
+  /** Why its bytes are used on this node; undefined: it could be fetched again when needed. */
+  localUse(artifactId: string): string | undefined;
+  /** Other nodes that are up and hold all of it, and are not about to remove it. */
+  otherHolders(artifact: ArtifactRecord): string[];
+  /**
+   * Removes this node's copy because its disk is short of room: when nobody refers to the artifact,
+   * or when another node has confirmed that it holds all of it. False: it has to stay.
+   */
+  evict(artifactId: string): Promise<boolean>;
   /** Removes this node's copy of an artifact that is CLEANUP_PENDING. False: not now. */
   clean(artifactId: string): Promise<boolean>;
   /**
@@ -132,6 +145,74 @@ export function createCleanup(parts: CleanupParts): Cleanup {
         : undefined,
     );
 
+  const localUse = (artifactId: string): string | undefined => {
+    for (const { id, value } of catalog.list("replica", { owner: self })) {
+      if (value?.artifact_id === artifactId && value.phase !== "FAILED")
+        return `the replica of ${id} is made from it`;
+    }
+    for (const { kind, id } of references().get(artifactId) ?? []) {
+      if (kind === "job") return `job ${id} works on it`;
+      if (records.get("template", id)?.desired_nodes.includes(self) === true)
+        return `${kind} ${id} is wanted here`;
+    }
+    return undefined;
+  };
+  const otherHolders: Cleanup["otherHolders"] = (artifact) =>
+    [...catalog.list("holding", { id: artifact.artifact_id })].flatMap(({ owner, value }) =>
+      owner !== self &&
+      value?.complete === true &&
+      value.digest === artifact.digest &&
+      parts.isUp(owner) &&
+      artifact.cleaned_by?.includes(owner) !== true
+        ? [owner]
+        : [],
+    );
+  /** The fact may be old: who counts on a copy asks for it. */
+  const confirmed = async (artifact: ArtifactRecord): Promise<ReadonlySet<string>> => {
+    const nodes = otherHolders(artifact);
+    const answers = await Promise.allSettled(nodes.map((id) => parts.askHolds(id, artifact)));
+    return new Set(
+      nodes.filter((_, at) => {
+        const answer = answers[at];
+        return answer?.status === "fulfilled" && answer.value;
+      }),
+    );
+  };
+  /** This copy goes, the others stay: named in the record for as long as it takes. */
+  const dropCopy = async (artifact: ArtifactRecord): Promise<boolean> => {
+    const id = artifact.artifact_id;
+    const holders = await confirmed(artifact);
+    if (holders.size === 0) return false;
+    const record = await records.update("artifact", id, (current) => {
+      const isSure =
+        current?.status === "READY" &&
+        current.digest === artifact.digest &&
+        otherHolders(current).some((node) => holders.has(node));
+      return isSure && !current.cleaned_by?.includes(self) && localUse(id) === undefined
+        ? { ...current, cleaned_by: [...(current.cleaned_by ?? []), self].sort() }
+        : undefined;
+    });
+    if (record?.cleaned_by?.includes(self) !== true) return false;
+    if (localUse(id) !== undefined) {
+      await rejoin(id);
+      return false;
+    }
+    // Named for as long as this node has none: others that count copies may hear of it late.
+    await store.remove(id);
+    await facts.put("holding", id, undefined);
+    return true;
+  };
+  const evict: Cleanup["evict"] = async (artifactId) => {
+    const artifact = records.get("artifact", artifactId);
+    if (artifact === undefined || store.find(artifactId) === undefined) return false;
+    // Where another copy stays, what was promised of its grace holds there.
+    if (await parts.files.run(artifactId, () => dropCopy(artifact))) return true;
+    if ((references().get(artifactId) ?? []).length > 0) return false;
+    await advance(artifactId, { isUrgent: true });
+    await clean(artifactId);
+    return store.find(artifactId) === undefined;
+  };
+
   const clean: Cleanup["clean"] = (artifactId) =>
     parts.files.run(artifactId, async () => {
       const record = records.get("artifact", artifactId);
@@ -158,6 +239,9 @@ export function createCleanup(parts: CleanupParts): Cleanup {
     sight,
     advance,
     localNeed,
+    localUse,
+    otherHolders,
+    evict,
     clean,
     async release(artifactId, options = {}) {
       // Grace, its end, this node's copy, the record: as many as nothing stands in the way of.

@@ -55,8 +55,40 @@ export function registerUndelete(group: Command, context: CliContext): void {
     );
 }
 
+const isEmpty = ({ items, orphans, evictions, unanswered }: GcReport): boolean =>
+  items.length + orphans.length + evictions.length + unanswered.length === 0;
+
 function reportText(report: GcReport): string {
-  if (report.items.length === 0) return "nothing to collect\n";
+  if (isEmpty(report)) return "nothing to collect\n";
+  const parts = [
+    ...(report.items.length === 0 ? [] : [artifactsText(report)]),
+    ...(report.orphans.length === 0 ? [] : [orphansText(report)]),
+    ...(report.evictions.length === 0 ? [] : [evictionsText(report)]),
+    ...report.unanswered.map(({ node_id, reason }) => `no answer from ${node_id}: ${reason}\n`),
+  ];
+  return parts.join("\n");
+}
+
+const orphansText = ({ orphans }: GcReport): string =>
+  table(
+    ["ORPHAN_FILES", "NODE_ID", "SIZE", "CHANGED_AT", "DUE_AT", "STATE"],
+    orphans.map((one) => [
+      `${one.folder}/${one.name}`,
+      one.node_id,
+      sizeText(one.bytes),
+      one.changed_at,
+      one.due_at,
+      one.error ?? (one.removed ? "removed" : "kept"),
+    ]),
+  );
+
+const evictionsText = ({ evictions }: GcReport): string =>
+  table(
+    ["SHORT_OF_ROOM", "ARTIFACT_ID", "KIND", "SIZE", "WHY"],
+    evictions.map((one) => [one.node_id, one.artifact_id, one.kind, sizeText(one.bytes), one.why]),
+  );
+
+function artifactsText(report: GcReport): string {
   const items = table(
     ["ARTIFACT_ID", "STATUS", "STEP", "DUE_AT", "NODES", "WHY"],
     report.items.map((one) => [

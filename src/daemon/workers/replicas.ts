@@ -109,6 +109,11 @@ export class ReplicasWorker {
     return this.#remove(templateId);
   }
 
+  /** True while it is made or removed here. */
+  isWorking(templateId: string): boolean {
+    return this.#working.has(templateId);
+  }
+
   /** Templates that work is under way for. */
   get activeCount(): number {
     return this.#working.size;
