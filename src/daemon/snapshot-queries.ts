@@ -1,6 +1,7 @@
 /** Snapshots of sandboxes and operations on them, from what is known here (spec §4.10, §6.4). */
 import {
   AppError,
+  lineage,
   listSnapshots,
   readyNodes,
   snapshotInfo,
@@ -16,7 +17,7 @@ import type { Records } from "./records.ts";
 
 export type SnapshotQueries = Pick<
   Queries,
-  "listSnapshots" | "snapshot" | "snapshotNodes" | "snapshotOperation"
+  "listSnapshots" | "snapshot" | "snapshotNodes" | "snapshotOperation" | "lineage"
 >;
 
 /** @throws AppError snapshot_not_found, also for the id of a template */
@@ -59,6 +60,12 @@ export function createSnapshotQueries({
         nodes: new Map(nodes.all().map((node) => [node.node_id, node])),
         selfId: nodes.self,
       }),
+    lineage(id) {
+      if (id !== undefined && records.get("template", id) === undefined) {
+        throw new AppError("template_not_found", `no template or snapshot ${JSON.stringify(id)}`);
+      }
+      return lineage(records.list("template"), id);
+    },
     snapshotOperation(id) {
       const job = records.get("job", id);
       const found = job === undefined ? undefined : snapshotOperation(job);

@@ -18,6 +18,7 @@ import type {
 } from "./schema.ts";
 import type {
   CreateSnapshotRequest,
+  LineageEntry,
   RollbackRequest,
   SnapshotFilter,
   SnapshotInfo,
@@ -114,6 +115,11 @@ export interface Queries {
   snapshot(id: string, options?: { includeRequest?: boolean }): SnapshotInfo;
   /** Ids of nodes it can be started on. @throws AppError snapshot_not_found, template_stale, … */
   snapshotNodes(id: string): readonly string[];
+  /**
+   * The tree that a snapshot or template is in, or every tree with a snapshot; parents first.
+   * @throws AppError template_not_found
+   */
+  lineage(id?: string): readonly LineageEntry[];
   /** @throws AppError snapshot_operation_not_found */
   snapshotOperation(id: string): SnapshotOperation;
   nodes(): readonly NodeFact[];

@@ -164,9 +164,7 @@ export function listSnapshots(
   const offset = offsetOf(filter.next_token);
   const limit = Math.min(Math.max(1, filter.limit ?? LIST.default), LIST.most);
   const same = (wanted: string | undefined, value: string | undefined): boolean =>
-    wanted === undefined ||
-    wanted === "" ||
-    wanted.toLowerCase() === (value ?? "").toLowerCase();
+    wanted === undefined || wanted === "" || wanted.toLowerCase() === (value ?? "").toLowerCase();
   const found = [...records]
     .filter(
       (record) =>
@@ -277,3 +275,63 @@ export function assertMayRollback(
 /** When an operation that began now ends at the latest, RFC 3339. */
 export const snapshotDeadline = (nowMs: number): string =>
   new Date(nowMs + LIMITS.snapshotOperationMs).toISOString();
+
+export const lineageSchema = z.object({
+  id: text,
+  /** Blank for what began with an image. */
+  parent_id: text,
+  /** Steps from the root of its tree. */
+  depth: z.number().int().nonnegative(),
+  /** `gone`: it was deleted, and only its children tell of it. */
+  kind: z.enum(["template", "snapshot", "gone"]),
+  status: text,
+  display_name: text,
+  origin_sandbox_id: text,
+  created_at: text,
+});
+export type LineageEntry = z.infer<typeof lineageSchema>;
+
+/**
+ * What came from what: parents before their children, children oldest first.
+ * @param id only the tree that this one is in; without it every tree that has a snapshot
+ */
+export function lineage(records: Iterable<TemplateRecord>, id?: string): LineageEntry[] {
+  const known = new Map([...records].map((record) => [record.template_id, record]));
+  const children = new Map<string, TemplateRecord[]>();
+  for (const record of known.values()) {
+    const parent = record.parent_id ?? "";
+    if (parent !== "") children.set(parent, [...(children.get(parent) ?? []), record]);
+  }
+  const rootOf = (start: string): string => {
+    const seen = new Set<string>();
+    for (let at = start; ;) {
+      const parent = known.get(at)?.parent_id ?? "";
+      if (parent === "" || seen.has(parent)) return at;
+      seen.add(parent);
+      at = parent;
+    }
+  };
+  const found: LineageEntry[] = [];
+  const walked = new Set<string>();
+  const walk = (at: string, depth: number): void => {
+    if (walked.has(at)) return;
+    walked.add(at);
+    const record = known.get(at);
+    found.push({
+      id: at,
+      parent_id: record?.parent_id ?? "",
+      depth,
+      kind: record?.kind ?? "gone",
+      status: record?.status ?? "",
+      display_name: record?.display_name ?? "",
+      origin_sandbox_id: record?.origin_sandbox_id ?? "",
+      created_at: record?.created_at ?? "",
+    });
+    const born = (one: TemplateRecord) => `${one.created_at} ${one.template_id}`;
+    const next = [...(children.get(at) ?? [])].sort((a, b) => (born(a) < born(b) ? -1 : 1));
+    for (const child of next) walk(child.template_id, depth + 1);
+  };
+  const roots = id === undefined ? [...children.keys()].map(rootOf) : [rootOf(id)];
+  for (const root of [...new Set(roots)].sort()) walk(root, 0);
+  return found;
+}

@@ -1,4 +1,4 @@
-/** A real guest is frozen, goes on, goes back, and is started a second time from what was frozen. */
+/** A real guest is frozen, goes on, goes back, and is started again from what was frozen. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -127,5 +127,27 @@ describe("a running sandbox", { timeout: LONG_MS }, () => {
     const gone = await daemon.cli(["snapshot", "delete", id]);
     expect(gone).toMatchObject({ code: 0, stdout: `snapshot deleted: ${id}\n` });
     expect((await daemon.cli(["snapshot", "info", id])).code).toBe(3);
+  });
+
+  it("is started from its snapshot also when its template is gone", async () => {
+    const sandbox = await start(templateId, "sb-five");
+    await note(sandbox, "child");
+    const id = await snapshot("sb-five");
+    await daemon.ask("DELETE", "/v1/sandboxes/sb-five");
+    const leftOver = await daemon.items("/v1/snapshots");
+    expect((await daemon.ask("DELETE", `/v1/templates/${templateId}`)).status).toBe(200);
+    const tree = await daemon.cli(["snapshot", "tree", id]);
+    expect(tree.stdout).toMatch(new RegExp(`${templateId} +deleted[^\\n]*\\n  `));
+    expect(tree.stdout).toContain(`\n  ${id} `);
+    expect(await note(await start(id, "sb-six"))).toBe("child");
+    await daemon.ask("DELETE", "/v1/sandboxes/sb-six");
+    for (const one of leftOver) {
+      const gone = await daemon.ask("DELETE", `/v1/snapshots/${String(one["snapshot_id"])}`);
+      expect(gone.status).toBe(200);
+    }
+    await waitFor("the artifact to go with the last of them", async () => {
+      await daemon.ask("POST", "/v1/gc");
+      return (await daemon.names("artifacts/sha256")).length === 0;
+    });
   });
 });

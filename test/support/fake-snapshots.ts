@@ -1,6 +1,7 @@
 /** The snapshot part of the service that route tests talk to: real rules over two fixed records. */
 import {
   AppError,
+  lineage,
   listSnapshots,
   snapshotInfo,
   snapshotOperation,
@@ -71,7 +72,7 @@ const done = (job: JobRecord) => {
 
 type SnapshotQueries = Pick<
   Queries,
-  "listSnapshots" | "snapshot" | "snapshotNodes" | "snapshotOperation"
+  "listSnapshots" | "snapshot" | "snapshotNodes" | "snapshotOperation" | "lineage"
 >;
 
 export function fakeSnapshotQueries(): SnapshotQueries {
@@ -88,6 +89,7 @@ export function fakeSnapshotQueries(): SnapshotQueries {
     },
     snapshot: (id, options) => snapshotInfo(find(id), [], refs, options),
     snapshotNodes: (id) => [find(id).origin_node_id ?? ""],
+    lineage: (id) => lineage(SNAPSHOTS, id),
     snapshotOperation(id) {
       if (id === "op-1") return done(aSnapshotJob());
       throw new AppError("snapshot_operation_not_found", `snapshot operation ${id} not found`);

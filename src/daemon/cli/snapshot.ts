@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import type { Page, SnapshotInfo, SnapshotOperation } from "../../domain/index.ts";
+import type { LineageEntry, Page, SnapshotInfo, SnapshotOperation } from "../../domain/index.ts";
 import { withJson, type CliContext } from "./context.ts";
 import { json, lines, table } from "./table.ts";
 
@@ -12,7 +12,7 @@ Examples:
 
 const path = (...parts: string[]): string => `/v1/${parts.map(encodeURIComponent).join("/")}`;
 
-/** `snapshot`: create, list, info, rollback, delete. */
+/** `snapshot`: create, list, info, tree, rollback, delete. */
 export function registerSnapshot(program: Command, context: CliContext): void {
   const group = program
     .command("snapshot")
@@ -34,6 +34,16 @@ export function registerSnapshot(program: Command, context: CliContext): void {
         }),
     );
   registerRollback(group, context);
+  withJson(group.command("tree"))
+    .description("what came from what: templates, their snapshots and those of their sandboxes")
+    .argument("[id]", "only the tree that this template or snapshot is in")
+    .action(async (id: string | undefined, flags: { json?: boolean }, command: Command) =>
+      context.withClient(command, async (client) => {
+        const query = id === undefined ? "" : `?id=${encodeURIComponent(id)}`;
+        const page = (await client.json(`/v1/lineage${query}`)) as Page<LineageEntry>;
+        context.io.out(flags.json === true ? json(page) : treeText(page.items));
+      }),
+    );
   group
     .command("delete")
     .alias("rm")
@@ -170,3 +180,15 @@ const snapshotTable = (page: Page<SnapshotInfo>): string =>
       one.created_at,
     ]),
   ) + (page.next_token === undefined ? "" : `more: --next-token ${page.next_token}\n`);
+
+const treeText = (entries: readonly LineageEntry[]): string =>
+  table(
+    ["ID", "NAME", "STATUS", "SANDBOX_ID", "CREATED_AT"],
+    entries.map((one) => [
+      `${"  ".repeat(one.depth)}${one.id}`,
+      one.display_name,
+      one.kind === "gone" ? "deleted" : one.status,
+      one.origin_sandbox_id,
+      one.created_at,
+    ]),
+  );

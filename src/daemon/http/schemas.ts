@@ -26,6 +26,7 @@ import {
   rescanCompatSchema,
   resolveResultSchema,
   createSnapshotSchema,
+  lineageSchema,
   rollbackSchema,
   snapshotInfoSchema,
   snapshotOperationSchema,
@@ -55,6 +56,7 @@ export const Sandbox = named("Sandbox", sandboxSchema);
 export const CreateSnapshot = named("CreateSnapshotRequest", createSnapshotSchema);
 export const Rollback = named("RollbackRequest", rollbackSchema);
 export const SnapshotView = named("Snapshot", snapshotInfoSchema);
+export const Lineage = named("LineageEntry", lineageSchema);
 export const SnapshotOperationView = named("SnapshotOperation", snapshotOperationSchema);
 export const AcquireRef = named("AcquireRuntimeRefRequest", acquireRefSchema);
 export const ObservedRefsBody = named("ObservedRuntimeRefs", observedRefsSchema);

@@ -3,6 +3,7 @@ import {
   assertMayRollback,
   assertNoOther,
   assertSameRequest,
+  lineage,
   listSnapshots,
   readyNodes,
   snapshotInfo,
@@ -185,5 +186,42 @@ describe("nodes that a snapshot can be started on", () => {
     expect(attempt([node("a"), node("b"), node("c")])).toEqual(["a", "b"]);
     expect(attempt([node("a", false), node("b")])).toEqual(["b"]);
     expect(() => attempt([node("c")])).toThrow("no ready replica");
+  });
+});
+
+describe("lineage", () => {
+  const at = (day: number) => ({ created_at: `2026-01-0${day}T00:00:00.000Z` });
+  const records = [
+    aSnapshot("snap-b", { parent_id: "tpl-1", ...at(3) }),
+    aSnapshot("snap-a", { parent_id: "tpl-1", ...at(2) }),
+    aSnapshot("snap-c", { parent_id: "snap-a", ...at(4) }),
+    aSnapshot("tpl-1", { kind: "template", parent_id: "", ...at(1) }),
+    aSnapshot("tpl-2", { kind: "template", parent_id: "" }),
+    aSnapshot("snap-d", { parent_id: "tpl-gone" }),
+  ];
+  const shape = (id?: string) => lineage(records, id).map((one) => [one.depth, one.id, one.kind]);
+
+  it("has parents before children, the oldest child first", () => {
+    expect(shape("snap-c")).toEqual([
+      [0, "tpl-1", "template"],
+      [1, "snap-a", "snapshot"],
+      [2, "snap-c", "snapshot"],
+      [1, "snap-b", "snapshot"],
+    ]);
+  });
+
+  it("shows a parent that was deleted, and no template without snapshots unless asked for", () => {
+    const ids = shape().map(([, id]) => id);
+    expect(ids).toEqual(["tpl-1", "snap-a", "snap-c", "snap-b", "tpl-gone", "snap-d"]);
+    expect(shape("snap-d")[0]).toEqual([0, "tpl-gone", "gone"]);
+    expect(shape("tpl-2")).toEqual([[0, "tpl-2", "template"]]);
+  });
+
+  it("ends when records name each other as parents", () => {
+    const circle = [
+      aSnapshot("snap-x", { parent_id: "snap-y" }),
+      aSnapshot("snap-y", { parent_id: "snap-x" }),
+    ];
+    expect(lineage(circle, "snap-x").length).toBeLessThanOrEqual(2);
   });
 });

@@ -4,6 +4,7 @@ import type { AppContext } from "../ports.ts";
 import { flag, param, route, type Route } from "../route.ts";
 import {
   CreateSnapshot,
+  Lineage,
   Rollback,
   SnapshotOperationView,
   SnapshotView,
@@ -118,6 +119,22 @@ const operation = route(
   ({ queries }, c) => json(queries.snapshotOperation(param(c))),
 );
 
+const tree = route(
+  {
+    method: "get",
+    path: "/v1/lineage",
+    summary: "What came from what: templates, their snapshots and those of their sandboxes",
+    tag,
+    query: z.strictObject({
+      id: z.string().max(256).optional().describe("only the tree that it is in"),
+    }),
+    answers: {
+      200: { description: "parents before their children", schema: listOf(Lineage) },
+    },
+  },
+  ({ queries }, _c, { query }) => json({ items: queries.lineage(query.id) }),
+);
+
 export const snapshotRoutes: readonly Route[] = [
   create,
   rollback,
@@ -126,4 +143,5 @@ export const snapshotRoutes: readonly Route[] = [
   nodes,
   remove,
   operation,
+  tree,
 ];
