@@ -110,11 +110,12 @@ export interface RuntimeDriver {
   ): Promise<DriverSandbox>;
   /**
    * Freezes a running sandbox into `dir`, which must not be there and lies where templates'
-   * folders lie. Memory is copied while it runs; then, within one pause, what of it changed
-   * meanwhile, the devices' state, and the disk as it is at that moment. The sandbox runs on in any
-   * case, failure and abort included. `restore` starts the result as it starts a template's. Its
-   * files are its own: of the sandbox and of what that was started from nothing is needed later but
-   * the root filesystem. They are flushed before this resolves; on failure `dir` is not there.
+   * folders lie. The memory it was started with is copied while it runs; then, within one pause,
+   * what it has written since, the devices' state, and the disk as it is at that moment. The
+   * sandbox runs on in any case, failure and abort included. `restore` starts the result as it
+   * starts a template's. Its files are its own: of the sandbox and of what that was started from
+   * nothing is needed later but the root filesystem. They are flushed before this resolves; on
+   * failure `dir` is not there.
    *
    * `versions` are those the guest was booted with. `bytes` is what it takes on disk. `timings`:
    * `pause_ms`, how long the guest stood still; `live_ms`, the copying before; `total_ms`. A second

@@ -13,11 +13,19 @@ export const VM_FILES = {
   memory: "memory",
   disk: "disk.qcow2",
   layer: "layer.qcow2",
+  devices: "devices",
   state: "state",
   log: "qemu.log",
   qmp: "qmp.sock",
   incoming: "state.sock",
   record: "vm.json",
+} as const;
+
+/** What a sandbox was started from, linked into its folder, and named so there. */
+export const ORIGIN_FILES = {
+  memory: "origin-memory",
+  disk: "origin-disk.qcow2",
+  state: "origin-state",
 } as const;
 
 /** Descriptors that QEMU inherits behind the standard three. */

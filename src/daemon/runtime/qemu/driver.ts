@@ -26,7 +26,7 @@ import { endMachine, releaseMachine, withQemuLog, type Machine } from "./machine
 import { measureMemory } from "./memory.ts";
 import { Pool } from "./pool.ts";
 import {
-  originOf,
+  keepOrigin,
   restoreNew,
   restoreWaiting,
   startWaiting,
@@ -242,7 +242,7 @@ export class QemuDriver implements RuntimeDriver {
         await rm(dir, { recursive: true, force: true });
         throw options.signal.reason;
       }
-      const origin = await originOf(await this.#input(snapshot, guest));
+      const origin = await keepOrigin(await this.#input(snapshot, guest), dir);
       await writeVmRecord(dir, { process: id, sandbox, origin });
       this.#sandboxes.set(sandboxId, machine);
       return sandbox;

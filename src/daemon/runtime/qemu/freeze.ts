@@ -1,26 +1,22 @@
 /**
- * A running guest frozen to files, with a pause that does not depend on its size or on what the
- * filesystem can do. QEMU's migration copies the memory while the guest runs, again and again what
- * changed, until so little is left that the rest takes a moment. Then the guest stands still: a
- * layer is put on the disk, the rest and the devices' state follow, and it runs on.
+ * A running guest frozen to files. What takes long is done while it runs: the memory file that it
+ * was started from is copied (or shares its blocks, where the filesystem can do that). Then it
+ * stands still for as long as the pages that it has written are read, its devices' state is saved
+ * and a layer is put on its disk; what was read is written when it runs again.
  */
+import { open, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { execa } from "execa";
 import type { Clock } from "../../../domain/index.ts";
-import { VM_FILES } from "./command.ts";
+import { ORIGIN_FILES, VM_FILES } from "./command.ts";
+import { joinStates } from "./device-state.ts";
 import { prepareLayer, putLayer } from "./disk-layer.ts";
-import { receiveLive } from "./live-copy.ts";
+import { GuestMemory } from "./guest-memory.ts";
 import type { Qmp, QmpEvent } from "./qmp.ts";
-
-/** QEMU stops the guest as soon as it thinks that the rest takes no longer. */
-const REST_MS = 20;
-/** A guest that changes memory faster than it can be copied is stopped all the same after this. */
-const LIVE_LIMIT_MS = 10_000;
-/** The whole: the slowest disk for the largest guest. */
-const FREEZE_TIMEOUT_MS = 600_000;
-const UNLIMITED = 2 ** 40;
-const POLL_MS = 5;
 
 export interface Freeze {
   readonly qmp: Qmp;
+  readonly pid: number;
   readonly vmDir: string;
   readonly memoryBytes: number;
   readonly diskBytes: number;
@@ -33,6 +29,7 @@ export interface Freeze {
 export interface Frozen {
   /** How long the guest stood still, by QEMU's own clock. */
   readonly pauseMs: number;
+  /** The copying before. */
   readonly liveMs: number;
 }
 
@@ -41,68 +38,60 @@ export interface Frozen {
  * failed early.
  * @throws Error, or the signal's reason
  */
-export async function freeze(freeze: Freeze): Promise<Frozen> {
-  const { qmp, clock, signal } = freeze;
+export async function freeze(frozen: Freeze): Promise<Frozen> {
+  const { qmp, vmDir, to, clock, signal } = frozen;
   const began = clock.monotonic();
-  const receiver = await receiveLive(freeze.vmDir, freeze.to, freeze.memoryBytes);
-  const pause = listenForPause(qmp);
+  const origin = join(vmDir, ORIGIN_FILES.memory);
+  const path = join(to, VM_FILES.memory);
+  await execa("cp", ["--reflink=auto", "--sparse=always", origin, path], { cancelSignal: signal });
+  await prepareLayer(qmp, vmDir, frozen.diskBytes);
+  await rm(join(vmDir, VM_FILES.devices), { force: true });
+  const { ino } = await stat(origin);
+  const memory = await GuestMemory.open(frozen.pid, ino, frozen.memoryBytes);
   try {
-    await prepareLayer(qmp, freeze.vmDir, freeze.diskBytes);
-    await qmp.execute("migrate-set-capabilities", {
-      capabilities: [{ capability: "pause-before-switchover", state: true }],
-    });
-    const limits = { "max-bandwidth": UNLIMITED, "downtime-limit": REST_MS };
-    await qmp.execute("migrate-set-parameters", limits);
-    const still = status(qmp, "pre-switchover", signal);
-    await qmp.execute("migrate", { uri: `unix:${VM_FILES.incoming}` });
-    const late = clock.after(LIVE_LIMIT_MS, () => void qmp.execute("stop").catch(() => undefined));
-    // What the receiver cannot write is known before QEMU notices.
-    await Promise.race([still, receiver.written.then(() => still)]).finally(() => late.cancel());
-    const liveMs = clock.monotonic() - began;
-    const saved = status(qmp, "completed", signal);
-    await Promise.all([
-      putLayer(qmp),
-      qmp.execute("migrate-continue", { state: "pre-switchover" }),
-      saved,
-    ]);
-    await qmp.execute("cont");
-    await receiver.written;
-    return { pauseMs: pause.milliseconds(), liveMs };
-  } catch (error) {
-    await runOn(qmp, clock);
-    throw error;
+    const file = await open(path, "r+");
+    try {
+      await memory.prepare();
+      signal.throwIfAborted();
+      const liveMs = clock.monotonic() - began;
+      const { pauseMs, finish } = await pause(qmp, () => memory.take(file));
+      await finish();
+      await writeState(vmDir, to);
+      return { pauseMs, liveMs };
+    } finally {
+      await file.close();
+    }
   } finally {
-    pause.stop();
-    await receiver.close();
+    await memory.close();
   }
 }
 
-/** Lets a guest run that a snapshot, or a rollback, had stopped; ends what it was stopped for. */
-export async function runOn(qmp: Qmp, clock: Clock): Promise<void> {
-  await qmp.execute("migrate_cancel");
-  const until = clock.monotonic() + FREEZE_TIMEOUT_MS;
-  const settled = ["none", "completed", "failed", "cancelled", undefined];
-  const state = async () => (await qmp.execute("query-migrate")) as { status?: string };
-  while (!settled.includes((await state()).status) && clock.monotonic() < until) {
-    await clock.sleep(POLL_MS);
+/** The three parts of one moment; QEMU does its own one after the other while pages are read. */
+async function pause(qmp: Qmp, take: () => Promise<() => Promise<void>>) {
+  const stood = listenForPause(qmp);
+  try {
+    const stopped = qmp.execute("stop");
+    const saved = [
+      putLayer(qmp),
+      // The one command that saves devices without memory, whatever the hypervisor.
+      qmp.execute("xen-save-devices-state", { filename: VM_FILES.devices, live: false }),
+    ];
+    const taken = stopped.then(take);
+    const results = await Promise.allSettled([taken, ...saved]);
+    await qmp.execute("cont");
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+    return { pauseMs: stood.milliseconds(), finish: await taken };
+  } finally {
+    stood.stop();
   }
-  await qmp.execute("cont");
 }
 
-/** Call it before what leads to that status. */
-function status(qmp: Qmp, wanted: string, signal: AbortSignal): Promise<void> {
-  const ends = ["failed", "cancelled", wanted];
-  const seen = qmp
-    .waitFor(({ event, data }) => event === "MIGRATION" && ends.includes(String(data["status"])), {
-      timeoutMs: FREEZE_TIMEOUT_MS,
-      signal,
-    })
-    .then(({ data }) => {
-      if (data["status"] !== wanted) throw new Error("QEMU's migration failed");
-    });
-  // It counts only where it is awaited: the command before it may fail first.
-  seen.catch(() => undefined);
-  return seen;
+async function writeState(vmDir: string, to: string): Promise<void> {
+  const devices = join(vmDir, VM_FILES.devices);
+  const origin = await readFile(join(vmDir, ORIGIN_FILES.state));
+  const state = joinStates(origin, await readFile(devices));
+  await writeFile(join(to, VM_FILES.state), state, { mode: 0o640 });
+  await rm(devices);
 }
 
 /** From the guest's stop to its going on, by the times QEMU gives its events. */

@@ -1,13 +1,12 @@
 /** A running sandbox to a snapshot of its own: frozen, its disk made one file, published. */
-import { mkdir, readdir, rm, stat } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError, type Clock, type DriverSnapshot, type Log } from "../../../domain/index.ts";
 import { mergeOverlays } from "../qcow2-merge.ts";
-import { VM_FILES } from "./command.ts";
+import { ORIGIN_FILES, VM_FILES } from "./command.ts";
 import { foldLayer } from "./disk-layer.ts";
 import { freeze, type Frozen } from "./freeze.ts";
 import type { Qmp } from "./qmp.ts";
-import { inodeOf } from "./restore.ts";
 import type { Origin, VmRecord } from "./sandbox-record.ts";
 import { publishSnapshot, ROOTFS_BACKING, workFolder } from "./snapshot.ts";
 
@@ -77,26 +76,17 @@ export async function snapshotLive(live: LiveSnapshot): Promise<DriverSnapshot> 
 async function freezeInto(live: LiveSnapshot, origin: Origin, work: string): Promise<Frozen> {
   const { qmp, vmDir, clock, signal, onStep } = live;
   const { diskBytes } = origin;
-  const below = await openedDisk(live.record.process.pid, origin.diskInode);
   await foldLayer(qmp, vmDir, clock);
   onStep("copying memory while the guest runs");
+  const { pid } = live.record.process;
   const memoryBytes = origin.memoryMib * MEBIBYTE;
-  const frozen = await freeze({ qmp, vmDir, memoryBytes, diskBytes, to: work, clock, signal });
+  const frozen = await freeze({
+    ...{ qmp, pid, vmDir, memoryBytes, diskBytes, to: work, clock, signal },
+  });
   onStep(`the guest stood still for ${tenths(frozen.pauseMs)} ms; copying its disk`);
-  const layers = [join(vmDir, VM_FILES.disk), below];
+  const layers = [VM_FILES.disk, ORIGIN_FILES.disk].map((name) => join(vmDir, name));
   await mergeOverlays(layers, join(work, VM_FILES.disk), diskBytes, ROOTFS_BACKING, { signal });
   return frozen;
-}
-
-/** The file as the process has it open: its name may be another's by now, or nobody's. */
-async function openedDisk(pid: number, inode: string): Promise<string> {
-  const folder = `/proc/${pid}/fd`;
-  for (const name of await readdir(folder)) {
-    const path = join(folder, name);
-    const found = await stat(path).catch(() => undefined);
-    if (found?.isFile() === true && inodeOf(found) === inode) return path;
-  }
-  throw new Error("the disk that the sandbox was started from is not open in its VM");
 }
 
 const tenths = (milliseconds: number): number => Math.round(milliseconds * 10) / 10;

@@ -1,10 +1,10 @@
 /** From a snapshot to a running sandbox, by a new process or by one that waits for it. */
-import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { link, mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock, DriverSnapshot, Random } from "../../../domain/index.ts";
 import { AGENT_DONE } from "../guest-agent.ts";
 import { writeOverlay } from "../qcow2.ts";
-import { VM_FILES, type Accelerator } from "./command.ts";
+import { ORIGIN_FILES, VM_FILES, type Accelerator } from "./command.ts";
 import {
   endMachine,
   forwardedPorts,
@@ -83,18 +83,17 @@ export type Input = Parameters<typeof start>[1];
 export const startBeside = (parts: RestoreParts, input: Input, dir: string): Promise<Machine> =>
   start(parts, { ...input, ports: [] }, dir);
 
-/** What a sandbox remembers of what it was started from. */
-export async function originOf({ snapshot, record }: Input): Promise<Origin> {
-  return {
-    ...record.shape,
-    diskBytes: record.diskBytes,
-    rootfsPath: record.rootfsPath,
-    diskInode: inodeOf(await stat(join(snapshot.dir, VM_FILES.disk))),
-    versions: snapshot.versions,
-  };
+/**
+ * What a sandbox keeps of what it was started from: a record, and the files under names of its own,
+ * since another snapshot may take their place.
+ */
+export async function keepOrigin({ snapshot, record }: Input, dir: string): Promise<Origin> {
+  for (const name of ["memory", "disk", "state"] as const) {
+    await link(join(snapshot.dir, VM_FILES[name]), join(dir, ORIGIN_FILES[name]));
+  }
+  const { diskBytes, rootfsPath } = record;
+  return { ...record.shape, diskBytes, rootfsPath, versions: snapshot.versions };
 }
-
-export const inodeOf = ({ dev, ino }: { dev: number; ino: number }): string => `${dev}:${ino}`;
 
 /** @throws AppError guest_boot_failed */
 export async function startWaiting(

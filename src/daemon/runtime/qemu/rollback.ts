@@ -14,7 +14,7 @@ import {
   type Machine,
 } from "./machine.ts";
 import type { Qmp } from "./qmp.ts";
-import { hearFresh, originOf, startBeside, type Input, type RestoreParts } from "./restore.ts";
+import { hearFresh, keepOrigin, startBeside, type Input, type RestoreParts } from "./restore.ts";
 import { writeVmRecord, type VmRecord } from "./sandbox-record.ts";
 import { endProcess } from "./vm-process.ts";
 
@@ -91,6 +91,7 @@ async function takeOver(
   const { sandboxId, ports } = record.sandbox;
   const { templateId, snapshotId } = input.snapshot;
   const process = machine.process.id;
+  const origin = await keepOrigin(input, dirs.next);
   const stopped = parts.clock.monotonic();
   try {
     await old.execute("stop");
@@ -106,7 +107,7 @@ async function takeOver(
       ports,
       timings: { running_ms: tenths(ran - began), switch_ms: tenths(ran - stopped) },
     };
-    await writeVmRecord(dirs.next, { process, sandbox, origin: await originOf(input) });
+    await writeVmRecord(dirs.next, { process, sandbox, origin: origin });
     const switched = rollback.onSwitch(sandbox);
     try {
       await swap(dirs);

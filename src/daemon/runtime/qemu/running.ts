@@ -6,7 +6,6 @@ import { readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError, type Clock, type DriverSandbox, type Log } from "../../../domain/index.ts";
 import { VM_FILES } from "./command.ts";
-import { runOn } from "./freeze.ts";
 import { addForwards, type Machine } from "./machine.ts";
 import { Qmp } from "./qmp.ts";
 import { readVmRecord, type VmRecord } from "./sandbox-record.ts";
@@ -18,7 +17,7 @@ const ADOPT_TIMEOUT_MS = 2_000;
 const NEXT = ".next-";
 const GONE = ".gone-";
 /** States of a guest that a snapshot or a rollback had stopped. */
-const HELD = ["paused", "postmigrate", "finish-migrate"];
+const HELD = ["paused", "save-vm"];
 
 interface Running {
   readonly pid: number;
@@ -152,7 +151,7 @@ export class RunningSandboxes {
         if (!HELD.includes(status)) return false;
         this.#log.warn("sandbox was left standing and is put in order", { sandbox_id: sandboxId });
         await addForwards(qmp, sandbox.ports);
-        await runOn(qmp, this.#clock);
+        await qmp.execute("cont");
         return (await state()).running;
       } finally {
         qmp.close();

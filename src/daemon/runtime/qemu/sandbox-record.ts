@@ -23,7 +23,6 @@ const recordSchema = z.object({
       cpus: z.number(),
       diskBytes: z.number(),
       rootfsPath: z.string(),
-      diskInode: z.string(),
       versions: z.object({
         guest_image_version: z.string(),
         agent_version: z.string(),
@@ -38,8 +37,6 @@ const recordSchema = z.object({
 export interface Origin extends Shape {
   readonly diskBytes: number;
   readonly rootfsPath: string;
-  /** Device and number of the disk below the sandbox's own: its path may get other content. */
-  readonly diskInode: string;
   readonly versions: ComponentVersions;
 }
 
