@@ -35,6 +35,7 @@ const TEST = {
   openssl: "/usr/bin/openssl",
   procps: "/usr/bin/pgrep",
   iproute2: "/sbin/ip",
+  faketime: "/usr/bin/faketime",
 };
 const PACKAGES = {
   build: {},

@@ -29,6 +29,8 @@ export function createChores(parts: ChoresParts): { start(): void; stop(): void 
   const { members, liveness, leadership, registers, clock, log } = parts;
   const off: (() => void)[] = [];
   let timer: { cancel(): void } | undefined;
+  /** By this node's monotonic clock: a clock that jumps must not cost a voter its vote. */
+  const deadAt = new Map<string, number>();
   let stopped = false;
   let isWorking = false;
 
@@ -38,7 +40,7 @@ export function createChores(parts: ChoresParts): { start(): void; stop(): void 
       isUp: liveness.isUp(nodeId),
       isLost:
         liveness.stateOf(nodeId) === "dead" &&
-        clock.now() - liveness.since(nodeId) > LIMITS.voterReplacedAfterMs,
+        clock.monotonic() - (deadAt.get(nodeId) ?? Infinity) > LIMITS.voterReplacedAfterMs,
       isDrained: drained,
     }));
 
@@ -96,7 +98,13 @@ export function createChores(parts: ChoresParts): { start(): void; stop(): void 
   return {
     start() {
       off.push(members.onChange(() => plan(SETTLE_MS)));
-      off.push(liveness.onChange(() => plan(SETTLE_MS)));
+      off.push(
+        liveness.onChange((nodeId, state) => {
+          if (state === "dead") deadAt.set(nodeId, clock.monotonic());
+          else deadAt.delete(nodeId);
+          plan(SETTLE_MS);
+        }),
+      );
       off.push(
         leadership.onOpportunity((templateId) => {
           if (templateId === CLUSTER_CHORES) plan(0);

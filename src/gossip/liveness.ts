@@ -19,6 +19,8 @@ import {
 import type { Liveness, Parts, PeerId, Verdict } from "./ports.ts";
 
 const PERIOD_MS = 1_000;
+/** Between two rounds: longer than what a busy host does to a process. */
+const STOOD_STILL_MS = 5_000;
 const ANSWER_MS = 500;
 const HELPERS = 3;
 const CLAIMS_PER_MESSAGE = 8;
@@ -200,6 +202,12 @@ class Detector implements Liveness {
     if (!this.#running) return;
     const { clock } = this.#parts;
     this.#timer = clock.after(PERIOD_MS, () => this.#tick());
+    const gapMs = Math.round(clock.monotonic() - this.#lastTick);
+    if (gapMs > STOOD_STILL_MS) {
+      this.#parts.log.warn("this node stood still: the others may have taken it for dead", {
+        gap_ms: gapMs,
+      });
+    }
     this.#lastTick = clock.monotonic();
     this.#round++;
     const next = this.#next();

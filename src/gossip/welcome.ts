@@ -2,7 +2,7 @@
  * Hellos on every new connection and from time to time: a node that was removed, whose data
  * directory runs twice, or whose clock is off learns it here, and so does its peer.
  */
-import { errorText, isAppError, type AppError, type ErrorCode } from "../domain/index.ts";
+import { LIMITS, errorText, isAppError, type AppError, type ErrorCode } from "../domain/index.ts";
 import type { Admission } from "./admission.ts";
 import { pickOne } from "./pick.ts";
 import type { Parts, PeerId } from "./ports.ts";
@@ -12,8 +12,8 @@ import type { Warnings } from "./warnings.ts";
 const AGAIN_MS = 5_000;
 /** One peer is asked again each time: clocks move, and of two with one identity both are heard. */
 const ROUND_MS = 20_000;
-/** Until this node's new addresses are in the configuration. */
-const ADDRESSES_MS = 5_000;
+/** Until this node's new addresses are in the configuration, or its clock is seen to have moved. */
+const CHECK_MS = 5_000;
 
 const LEAVE = "`templatecenter cluster leave` makes this a node of its own again";
 const ADVICE: Partial<Record<ErrorCode, string>> = {
@@ -57,6 +57,17 @@ export function createWelcome(parts: WelcomeParts): {
       log.debug("this node's addresses could not be told yet", { reason: errorText(error) });
     }
   };
+  let offsetMs = clock.now() - clock.monotonic();
+  /** A clock that was set: everybody is asked at once what they think of it. */
+  const checkClock = (): void => {
+    const before = offsetMs;
+    offsetMs = clock.now() - clock.monotonic();
+    const seconds = Math.round((offsetMs - before) / 1_000);
+    if (Math.abs(offsetMs - before) <= LIMITS.clockSkewMs) return;
+    log.warn("the clock of this host was set", { by_seconds: seconds });
+    asked.clear();
+    for (const peer of transport.connections()) void ask(peer);
+  };
   const askOne = (): void => {
     const peer = pickOne(parts.random, transport.connections());
     if (peer !== undefined) void ask(peer);
@@ -97,7 +108,10 @@ export function createWelcome(parts: WelcomeParts): {
         else judge("heard", node, problem);
       });
       every(0, ROUND_MS, askOne);
-      every(1, ADDRESSES_MS, tellAddresses);
+      every(1, CHECK_MS, () => {
+        checkClock();
+        return tellAddresses();
+      });
       void tellAddresses();
     },
     stop() {

@@ -4,7 +4,7 @@
  */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { TestDaemon, waitFor, type Row } from "./daemon.ts";
+import { TestDaemon, waitFor, type Row, type Surroundings } from "./daemon.ts";
 
 const ip = (...args: string[]): void => void execFileSync("ip", args, { stdio: "pipe" });
 const quietly = (...args: string[]): void => {
@@ -41,6 +41,9 @@ export interface ClusterState extends Row {
     readonly note: string;
   };
 }
+
+/** The place of a clone on the network. */
+const CLONE = 99;
 
 export class TestCluster {
   readonly nodes: TestDaemon[] = [];
@@ -93,8 +96,26 @@ export class TestCluster {
   }
 
   /** A daemon in a namespace of its own, started, alone. */
-  async addAlone(flags: readonly string[] = []): Promise<number> {
+  async addAlone(flags: readonly string[] = [], around: Surroundings = {}): Promise<number> {
     const index = this.nodes.length;
+    const daemon = await this.#make(index, TestCluster.nodeId(index), flags, around);
+    this.nodes.push(daemon);
+    await daemon.start();
+    return index;
+  }
+
+  /** Another host with the data folder of a member: same name, same path; not started. */
+  clone(index: number, folder: string): Promise<TestDaemon> {
+    const around = { dataDir: folder, seenAt: this.node(index).dataDir };
+    return this.#make(CLONE, TestCluster.nodeId(index), [], around);
+  }
+
+  async #make(
+    index: number,
+    nodeId: string,
+    flags: readonly string[],
+    around: Surroundings,
+  ): Promise<TestDaemon> {
     const space = this.#space(index);
     ip("netns", "add", space);
     ip("-n", space, "link", "set", "lo", "up");
@@ -103,21 +124,15 @@ export class TestCluster {
     ip("-n", this.#bridgeSpace, "link", "set", `b${index}`, "master", "br0", "up");
     ip("-n", space, "address", "add", `${TestCluster.address(index)}/24`, "dev", "eth0");
     ip("-n", space, "link", "set", "eth0", "up");
-    const own = ["--node-id", TestCluster.nodeId(index)];
+    const own = ["--node-id", nodeId];
     own.push("--p2p-listen", `/ip4/${TestCluster.address(index)}/tcp/7331`);
-    const daemon = await TestDaemon.make(
-      "rootfs",
-      [...own, ...this.#flags(index), ...flags],
-      space,
-    );
-    this.nodes.push(daemon);
-    await daemon.start();
-    return index;
+    const all = [...own, ...this.#flags(index), ...flags];
+    return TestDaemon.make("rootfs", all, { ...around, namespace: space });
   }
 
   /** One more member; the first one makes the cluster. */
-  async add(): Promise<number> {
-    const index = await this.addAlone();
+  async add(around: Surroundings = {}): Promise<number> {
+    const index = await this.addAlone([], around);
     if (index > 0) await this.join(index);
     return index;
   }
@@ -206,6 +221,7 @@ export class TestCluster {
     for (let index = 0; index < this.nodes.length; index++) {
       quietly("netns", "del", this.#space(index));
     }
+    quietly("netns", "del", this.#space(CLONE));
     quietly("netns", "del", this.#bridgeSpace);
     const bugs = this.nodes.flatMap((node) =>
       node.output.split("\n").filter((line) => line.includes("a programming error")),

@@ -56,6 +56,15 @@ export async function processesBelow(dir: string): Promise<number[]> {
 
 export const isActive = (job: Job): boolean => !["READY", "FAILED"].includes(job.status);
 
+export interface Surroundings {
+  readonly namespace?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** An existing folder, which stays. */
+  readonly dataDir?: string;
+  /** Where the daemon sees its data folder, in a mount namespace of its own. */
+  readonly seenAt?: string;
+}
+
 export class TestDaemon {
   readonly dataDir: string;
   readonly #flags: readonly string[];
@@ -63,6 +72,7 @@ export class TestDaemon {
   #child: ChildProcess | undefined;
   #ended: Promise<number | string> = Promise.resolve(0);
   readonly #namespace: string | undefined;
+  readonly #around: Surroundings;
   #agent: Agent | undefined;
   #output = "";
   url = "";
@@ -71,24 +81,29 @@ export class TestDaemon {
     dataDir: string,
     main: string,
     flags: readonly string[],
-    namespace: string | undefined,
+    around: Surroundings,
   ) {
     this.dataDir = dataDir;
     this.#main = main;
     this.#flags = flags;
-    this.#namespace = namespace;
+    this.#namespace = around.namespace;
+    this.#around = around;
   }
 
   /** A fresh data folder; not started yet. */
-  /** @param namespace of the network; the API is asked through its socket then */
-  static async make(driver: "rootfs" | "qemu", flags: readonly string[] = [], namespace?: string) {
-    const dataDir = await mkdtemp(join(tmpdir(), "tc-e2e-"));
+  /** @param around with a network namespace the API is asked through its socket */
+  static async make(
+    driver: "rootfs" | "qemu",
+    flags: readonly string[] = [],
+    around: Surroundings = {},
+  ) {
+    const dataDir = around.dataDir ?? (await mkdtemp(join(tmpdir(), "tc-e2e-")));
     const all = ["--driver", driver, "--guest-dir", guestDir, "--log-level", "info"];
     // Most tests look whether everything has gone.
     all.push("--artifact-grace", "0s");
     // Whatever the disk of the host that runs them.
     all.push("--storage-thresholds", "100,100,100", ...flags);
-    return new TestDaemon(dataDir, await buildExecutable(), all, namespace);
+    return new TestDaemon(dataDir, await buildExecutable(), all, around);
   }
 
   get pid(): number {
@@ -105,11 +120,17 @@ export class TestDaemon {
   /** Resolves when it is ready. @returns milliseconds that took */
   async start(): Promise<number> {
     const began = performance.now();
-    const args = ["daemon", "--data-dir", this.dataDir, "--listen", "127.0.0.1:0"];
-    const command = [process.execPath, this.#main, ...args, ...this.#flags];
+    const { seenAt = this.dataDir, env = {} } = this.#around;
+    const args = ["daemon", "--data-dir", seenAt, "--listen", "127.0.0.1:0"];
+    const own = [process.execPath, this.#main, ...args, ...this.#flags];
+    const bind = ["sh", "-ec", 'mount --bind "$0" "$1"; shift; exec "$@"', this.dataDir, seenAt];
+    const command = seenAt === this.dataDir ? own : [...bind, ...own];
     const inside = this.#namespace === undefined ? [] : ["ip", "netns", "exec", this.#namespace];
     const [program = "", ...rest] = [...inside, ...command];
-    const child = spawn(program, rest, { stdio: ["ignore", "ignore", "pipe"] });
+    const child = spawn(program, rest, {
+      stdio: ["ignore", "ignore", "pipe"],
+      env: { ...process.env, ...env },
+    });
     this.#child = child;
     // Node's own agent would keep a connection of the life before.
     await this.#agent?.destroy();
@@ -134,6 +155,11 @@ export class TestDaemon {
   fetch(url: string, path: string, options: Parameters<typeof fetch>[1] = {}) {
     const dispatcher = this.#agent;
     return fetch(`${url}${path}`, dispatcher === undefined ? options : { ...options, dispatcher });
+  }
+
+  /** Exit code or signal, when the process has ended. */
+  get exited(): Promise<number | string> {
+    return this.#ended;
   }
 
   signal(name: NodeJS.Signals): void {
@@ -169,7 +195,9 @@ export class TestDaemon {
       }
       return pids.length === 0;
     });
-    await rm(this.dataDir, { recursive: true, force: true });
+    if (this.#around.dataDir === undefined) {
+      await rm(this.dataDir, { recursive: true, force: true });
+    }
   }
 
   async ask(method: string, path: string, body?: unknown): Promise<Answer> {
