@@ -153,9 +153,8 @@ function createServices(
     cluster: view,
     swarms: () => cluster.swarm.views(),
   });
-  const settled = async (id: string) => {
-    await Promise.all([builds.settled(id), runtime.snapshotWork.settled(id)]);
-  };
+  const settled = (id: string) =>
+    Promise.all([builds.settled(id), runtime.snapshotWork.settled(id)]).then(() => undefined);
   const cancelJob = createCancelJob({ ...state, clock, settled });
   const deletions = createDeletions({
     ...state,
