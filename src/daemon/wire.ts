@@ -116,8 +116,8 @@ function createServices(
   const { config, log, clock, random, metrics } = parts;
   const { membership, cluster } = state;
   const view = () => clusterView({ ...state, clock });
-  const connect = (key: string) =>
-    membership.connect(key, () => admitsStrangers(cluster.members.config()));
+  const mayKnock = () => admitsStrangers(cluster.members.config());
+  const connect = (key: string) => membership.connect(key, mayKnock);
   const clusterCommands = createClusterService({
     ...state,
     clock,
@@ -131,12 +131,8 @@ function createServices(
     restart: lifecycle.restart,
     view,
   });
-  const collection = createCollection({
-    ...state,
-    ...runtime,
-    cleanup,
-    isInTouch: () => isInTouch(state),
-  });
+  const inTouch = () => isInTouch(state);
+  const collection = createCollection({ ...state, ...runtime, cleanup, isInTouch: inTouch });
   const compat = createCompat({
     ...state,
     ...cluster,
