@@ -1,4 +1,4 @@
-/** One node's sandboxes, refs and snapshot operations over a catalog in memory and a fake driver. */
+/** One node: sandboxes, refs and snapshot operations over a memory catalog and a fake driver. */
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,6 +28,9 @@ import { memoryDatabase, recordedLog, templateValue } from "./storage.ts";
 export const CONTEXT: CallContext = { requestId: "request", actor: "test" };
 export const NODE = "a";
 
+const asError = (reason: unknown): Error =>
+  reason instanceof Error ? reason : new Error(String(reason));
+
 /** VM processes as they would be found again after a restart of the daemon. */
 export class FakeDriver {
   readonly sandboxes = new Map<string, DriverSandbox>();
@@ -51,10 +54,10 @@ export class FakeDriver {
       const end = (settle: () => void) => {
         if (this.#life === life) settle();
       };
-      signal?.addEventListener("abort", () => end(() => reject(signal.reason as Error)));
+      signal?.addEventListener("abort", () => end(() => reject(asError(signal.reason))));
       step().then(
         () => end(resolve),
-        (error: unknown) => end(() => reject(error as Error)),
+        (error: unknown) => end(() => reject(asError(error))),
       );
     });
   }
