@@ -1,5 +1,5 @@
 // The figures of the README, as ratios from one run on this machine. `npm run bench -- image` runs
-// one of: image, sandboxes, service, cluster, takeover, idle, records, swarm, thousand.
+// one of: image, sandboxes, snapshot, service, cluster, takeover, idle, records, swarm, thousand.
 import { execFileSync } from "node:child_process";
 import { cpus, loadavg, totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -16,6 +16,7 @@ const parts = {
   swarm: async () => (await import("./bench/swarm.mjs")).benchSwarm(),
   thousand: async () => (await import("./bench/thousand.mjs")).benchThousand(),
   idle: async () => (await import("./bench/idle.mjs")).benchIdle(),
+  snapshot: async () => (await import("./bench/snapshot.mjs")).benchSnapshot(),
   service: async () => (await import("./bench/service.mjs")).benchService(),
 };
 const wanted = process.argv.slice(2);

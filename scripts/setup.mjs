@@ -36,6 +36,7 @@ const TEST = {
   procps: "/usr/bin/pgrep",
   iproute2: "/sbin/ip",
   faketime: "/usr/bin/faketime",
+  xfsprogs: "/sbin/mkfs.xfs",
 };
 const PACKAGES = {
   build: {},
