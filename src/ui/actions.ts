@@ -5,6 +5,7 @@ import type { CallContext } from "../domain/index.ts";
 import { commandLines } from "./command-lines.ts";
 import { FIELDS, parseForm, problemsByField, type FormProblems, type FormValues } from "./form.ts";
 import { confirmPage, type Confirmation } from "./pages/confirm.ts";
+import { collectionEffects } from "./pages/storage.ts";
 import { newTemplatePage } from "./pages/new-template.ts";
 import type { Ui, UiContext, UiEnv } from "./context.ts";
 import { isTokenOf, keepSettings, readSettings } from "./session.ts";
@@ -49,7 +50,7 @@ async function act(
   return c.redirect(await submissions.once(key, () => run(form, contextOf(c))), 303);
 }
 
-type Section = "templates" | "jobs" | "nodes" | "cluster";
+type Section = "templates" | "jobs" | "nodes" | "cluster" | "storage";
 
 const ask = (ui: Ui, c: UiContext, section: Section, what: Confirmation) =>
   ui.show(c, {
@@ -68,6 +69,7 @@ export function registerActions(app: Hono<UiEnv>, ui: Ui): void {
   registerJobActions(app, ui, submissions);
   registerSandboxActions(app, ui, submissions);
   registerNodeActions(app, ui, submissions);
+  registerGcActions(app, ui, submissions);
   app.post("/settings", async (c) => {
     const form = await readForm(c);
     keepSettings(c, ui.queries.nodeId, readSettings(form));
@@ -230,4 +232,29 @@ function registerNodeActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions)
       }),
     );
   }
+}
+
+function registerGcActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions): void {
+  const { commands, clock } = ui;
+  app.get("/storage/collect", async (c) => {
+    const plan = await commands.collectGarbage({ dryRun: true }, contextOf(c));
+    return ask(ui, c, "storage", {
+      title: "Collect garbage now?",
+      effects: collectionEffects(plan, clock.now()),
+      action: "/ui/storage/collect",
+      verb: "Collect garbage",
+      kind: "danger",
+      command: commandLines.collect(),
+      back: "/ui/storage",
+      ...(plan.in_touch
+        ? {}
+        : { blocked: "This node does not agree with the others yet, so nothing is taken away." }),
+    });
+  });
+  app.post("/storage/collect", (c) =>
+    act(c, submissions, async (_form, context) => {
+      await commands.collectGarbage({ dryRun: false }, context);
+      return withNotice("/ui/storage", "garbage-collected");
+    }),
+  );
 }

@@ -22,5 +22,7 @@ export const commandLines = {
   cluster: (): string => line("cluster", "status"),
   drain: (node: string, drained: boolean): string =>
     line("cluster", drained ? "drain" : "undrain", node),
+  storage: (): string => line("storage"),
+  collect: (): string => line("gc"),
   nodes: (): string => line("node", "list"),
 } as const;

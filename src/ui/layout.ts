@@ -21,7 +21,7 @@ export interface PageContext {
 export interface PageView {
   readonly title: string;
   readonly tone: Tone;
-  readonly section: "overview" | "templates" | "jobs" | "nodes" | "cluster" | "help";
+  readonly section: "overview" | "templates" | "jobs" | "nodes" | "cluster" | "storage" | "help";
   /** The page's own address with its query. */
   readonly path: string;
   /** The same resource in the API. */
@@ -40,6 +40,7 @@ const SECTIONS = [
   ["jobs", "/ui/jobs", "Jobs", "j"],
   ["nodes", "/ui/nodes", "Nodes", "n"],
   ["cluster", "/ui/cluster", "Cluster", "c"],
+  ["storage", "/ui/storage", "Storage", "s"],
 ] as const;
 
 const header = (view: PageView, page: PageContext): Html =>

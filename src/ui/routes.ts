@@ -27,6 +27,7 @@ import { templatePage } from "./pages/template.ts";
 import { findJob, ofNode } from "./regions.ts";
 import { openSession } from "./session.ts";
 import { nodeStatus, status } from "./status.ts";
+import { registerStorage } from "./storage-routes.ts";
 import { createStreamHub } from "./stream.ts";
 import { noticeText } from "./view-models.ts";
 
@@ -93,6 +94,7 @@ export function createUi(deps: UiDependencies): Hono {
     await next();
   });
   registerPages(app, ui);
+  registerStorage(app, ui);
   // Before the details: `new` is no template's id.
   registerActions(app, ui);
   registerDetails(app, ui);

@@ -268,17 +268,20 @@ export function nodeSentence(node: NodeFact): string {
   return `Healthy: takes builds and runs sandboxes with the ${node.driver} driver.`;
 }
 
-/** Free space and what the storage mode means. */
-export function storageText(node: NodeFact): string {
-  const { storage } = node;
-  const free = `${formatBytes(storage.free_bytes)} free of ${formatBytes(storage.total_bytes)}`;
-  const meaning = {
+/** What the storage mode means; blank when there is nothing to say. */
+export const storageMeaning = (storage: NodeFact["storage"]): string =>
+  ({
     healthy: "",
     warn: "getting full",
-    reject: "no new templates",
+    reject: "no new snapshots",
     delete_only: "only deletions",
     unknown: storage.last_error === "" ? "not measured yet" : failure(storage.last_error),
-  }[storage.mode];
+  })[storage.mode];
+
+/** Free space and what the storage mode means. */
+export function storageText({ storage }: NodeFact): string {
+  const free = `${formatBytes(storage.free_bytes)} free of ${formatBytes(storage.total_bytes)}`;
+  const meaning = storageMeaning(storage);
   return meaning === "" ? free : `${free} · ${meaning}`;
 }
 
@@ -303,6 +306,7 @@ const NOTICES = {
   "sandbox-started": "The sandbox runs.",
   "sandbox-stopped": "The sandbox was stopped.",
   "node-drained": "The node is drained.",
+  "garbage-collected": "What was due is gone; the rest is shown below.",
   "node-undrained": "The node takes part again.",
   "settings-saved": "Your settings were saved in this browser.",
 } as const;

@@ -34,6 +34,8 @@ const PAGES: readonly (readonly [string, "full" | "empty", string])[] = [
   ["node-empty", "empty", "/ui/nodes/node-a"],
   ["cluster", "full", "/ui/cluster"],
   ["cluster-empty", "empty", "/ui/cluster"],
+  ["storage", "full", "/ui/storage"],
+  ["collect", "full", "/ui/storage/collect"],
   ["drain", "full", "/ui/nodes/node-a/drain"],
   ["help", "full", "/ui/help"],
   ["problem", "full", "/ui/jobs/none"],

@@ -122,15 +122,20 @@ describe("answers", () => {
 });
 
 describe("forms", () => {
-  const post = async (fields: Record<string, string>, headers: Record<string, string> = {}) => {
+  const CANCEL = `/ui/jobs/${BUILDING_JOB}/cancel`;
+  const post = async (
+    fields: Record<string, string>,
+    headers: Record<string, string> = {},
+    path = CANCEL,
+  ) => {
     const { app, service } = createUiApp();
-    const page = await app.request(`/ui/jobs/${BUILDING_JOB}/cancel`, HTML);
+    const page = await app.request(path, HTML);
     const cookie = page.headers.get("set-cookie")?.split(";")[0] ?? "";
     const markup = await page.text();
     const value = (name: string) =>
       new RegExp(`name="${name}"\\s+value="([^"]+)"`).exec(markup)?.[1];
     const send = () =>
-      app.request(`/ui/jobs/${BUILDING_JOB}/cancel`, {
+      app.request(path, {
         method: "POST",
         headers: {
           "content-type": "application/x-www-form-urlencoded",
@@ -152,6 +157,18 @@ describe("forms", () => {
     expect([first.status, second.status]).toEqual([303, 303]);
     expect(second.headers.get("location")).toBe(`/ui/jobs/${BUILDING_JOB}?notice=job-cancelled`);
     expect(service.calls.map((call) => call.name)).toEqual(["cancelJob"]);
+  });
+  test("garbage is collected only when the form is sent, and only with its token", async () => {
+    const calls = (service: { calls: { name: string; argument: unknown }[] }) =>
+      service.calls.map(({ name, argument }) => [name, argument]);
+    const asked = ["collectGarbage", { dryRun: true }];
+    const { send, service } = await post({}, {}, "/ui/storage/collect");
+    expect(calls(service)).toEqual([asked]);
+    expect((await send()).headers.get("location")).toBe("/ui/storage?notice=garbage-collected");
+    expect(calls(service)).toEqual([asked, ["collectGarbage", { dryRun: false }]]);
+    const forged = await post({ csrf_token: "0".repeat(32) }, {}, "/ui/storage/collect");
+    expect((await forged.send()).status).toBe(403);
+    expect(calls(forged.service)).toEqual([asked]);
   });
   test.each([
     ["a wrong token", { csrf_token: "0".repeat(32) }, {}],
