@@ -28,6 +28,7 @@ import type { Deletions } from "./deletions.ts";
 import type { CancelJob } from "./job-cancel.ts";
 import type { JobLog } from "./job-log.ts";
 import type { Records } from "./records.ts";
+import { submitRedo } from "./redo.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 import type { RuntimeRefs } from "./runtime-refs.ts";
 import type { Sandboxes } from "./sandboxes.ts";
@@ -187,6 +188,17 @@ export function createCommands(parts: CommandParts): Commands {
       builds.reconcile();
       return queries.job(job.job_id);
     },
+    async redoTemplate(id, request, context) {
+      refuseWhenDraining();
+      const { registry_username: username = "", registry_password: password } = request;
+      const keep = (jobId: string) => {
+        if (password !== undefined) builds.keepCredentials(jobId, { username, password });
+      };
+      const jobId = await submitRedo({ ...parts, onJob: keep }, id, request, context);
+      parts.jobLog.append(jobId, "info", `asked for by ${context.actor}`);
+      builds.reconcile();
+      return queries.job(jobId);
+    },
     async cancelJob(id, context) {
       await parts.cancelJob(id, context.actor);
       return queries.job(id);
@@ -200,8 +212,8 @@ export function createCommands(parts: CommandParts): Commands {
         template_id: request.template_id,
         preferred_node_id: queries.nodeId,
       });
-      const snapshot = replicas.snapshot(chosen.template_id);
-      if (snapshot === undefined) {
+      const made = replicas.made(chosen.template_id);
+      if (made === undefined) {
         throw new AppError(
           "template_has_no_ready_replica",
           `template ${chosen.template_id} has no snapshot on this node`,
@@ -211,7 +223,7 @@ export function createCommands(parts: CommandParts): Commands {
         request,
         templateId: chosen.template_id,
         effective: chosen.request,
-        snapshot,
+        ...made,
         ...(context.signal === undefined ? {} : { signal: context.signal }),
       });
     },

@@ -22,8 +22,7 @@ export function coverageOf(catalog: Catalog, nodes: Nodes): Map<string, Coverage
       if (count === undefined) continue;
       count.wanted++;
       const replica = catalog.get(nodeId, "replica", template.template_id)?.value;
-      const isReady = replica?.status === "READY" && replica.generation === template.generation;
-      if (isReady) count.ready++;
+      if (replica?.status === "READY") count.ready++;
     }
   }
   return counts;

@@ -50,6 +50,8 @@ export interface Sandboxes {
     templateId: string;
     effective: SandboxRequest;
     snapshot: DriverSnapshot;
+    /** Of the template's replica here. */
+    generation?: number;
     signal?: AbortSignal;
   }): Promise<SandboxInfo>;
   /** @throws AppError sandbox_not_found */
@@ -79,6 +81,8 @@ export interface Sandboxes {
     options: { signal: AbortSignal; onRestored: () => Promise<void> },
   ): Promise<SandboxInfo>;
   usedTemplates(): ReadonlySet<string>;
+  /** True while a sandbox runs on files of that generation of the template's replica here. */
+  runsOn(templateId: string, generation: number): boolean;
   /** Sandboxes whose process has ended by itself become STOPPED. */
   refresh(): Promise<void>;
   /** At start: adopts what runs, ends what nobody owns, forgets what is gone. */
@@ -223,7 +227,12 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
   return {
     list: () => [...known.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)),
     usedTemplates: () => refs.usedSnapshots(),
-    async run({ request, templateId, effective, snapshot, signal }) {
+    // One that does not say may run on any.
+    runsOn: (templateId, generation) =>
+      [...known.values()].some(
+        (info) => info.template_id === templateId && (info.generation ?? generation) === generation,
+      ),
+    async run({ request, templateId, effective, snapshot, generation, signal }) {
       const sandboxId = request.sandbox_id ?? newSandboxId(parts.random);
       if (known.has(sandboxId)) {
         throw new AppError("sandbox_already_exists", `sandbox ${sandboxId} already exists`);
@@ -235,6 +244,7 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
           // A snapshot says of which template's sandbox it was.
           template_id: snapshot.snapshotId === undefined ? templateId : snapshot.templateId,
           ...(snapshot.snapshotId === undefined ? {} : { snapshot_id: snapshot.snapshotId }),
+          ...(generation === undefined ? {} : { generation }),
           node_id: parts.nodeId,
           status: "STARTING",
           ports: {},
@@ -278,8 +288,7 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
         assertRunning(input.sandboxId);
         return driver.snapshotSandbox(input, options);
       }),
-    rollback: (input, options) =>
-      perSandbox.run(input.sandboxId, () => rollback(input, options)),
+    rollback: (input, options) => perSandbox.run(input.sandboxId, () => rollback(input, options)),
     async refresh() {
       let found;
       try {

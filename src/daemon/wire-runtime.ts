@@ -73,7 +73,10 @@ export async function openRuntime(parts: DaemonParts, state: State, opened: Clos
     templatesDir: state.dirs.templates,
     concurrency: config.concurrent_boots,
     isolateGuests: isolatesGuests(config),
-    inUse: (templateId) => sandboxes.usedTemplates().has(templateId),
+    inUse: (templateId, generation) =>
+      generation === undefined
+        ? sandboxes.usedTemplates().has(templateId)
+        : sandboxes.runsOn(templateId, generation),
   });
   const clusterRefs = createClusterRefs({
     refs,

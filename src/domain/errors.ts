@@ -36,6 +36,8 @@ export const ERRORS = {
   template_has_no_ready_replica: row(409, 4, "template has no ready replica"),
   template_stale_needs_redo: row(409, 6, "template is stale and needs redo"),
   template_already_exists: row(409, 4, "template already exists"),
+  no_failed_template_replicas: row(409, 4, "no failed template replicas matched redo request"),
+  redo_not_allowed: row(409, 4, "redo is not allowed"),
   template_attempt_in_progress: row(409, 4, "template attempt is already in progress"),
   template_in_use: row(409, 4, "template is still in use"),
   no_template_nodes: row(409, 4, "no healthy nodes available for template creation"),

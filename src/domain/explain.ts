@@ -1,5 +1,6 @@
 /** In words: why an artifact is still here, and why a template is not ready on a node. */
 import { effectiveCompat } from "./compat.ts";
+import { wantedGeneration } from "./replica.ts";
 import type { ArtifactSight, GcStep } from "./gc.ts";
 import { remainingHolders } from "./gc.ts";
 import type { ArtifactRecord, NodeFact, ReplicaStatus, TemplateRecord } from "./schema.ts";
@@ -52,8 +53,9 @@ export function explainReplica(sight: ReplicaSight): string {
   const { template, replica, node } = sight;
   if (!node.healthy) return "the node is down or cannot be reached";
   if (!template.desired_nodes.includes(node.node_id)) return explainUnwanted(sight);
-  const isCurrent = replica?.generation === template.generation;
-  if (replica?.status === "READY" && isCurrent) {
+  const isCurrent = replica?.generation === wantedGeneration(template, node.node_id);
+  // One of an earlier generation serves while it is made anew.
+  if (replica?.status === "READY") {
     if (effectiveCompat(replica, node) !== "STALE") return "";
     return "stale: made with other versions than the node has now; redo it";
   }

@@ -128,21 +128,23 @@ export type RunSandboxRequest = z.infer<typeof runSandboxSchema>;
 
 /* ---- stored values and views ----------------------------------------------------------------- */
 
+const REPLICA_PHASES = [
+  "PENDING",
+  "DISTRIBUTING",
+  "DISTRIBUTED",
+  "SNAPSHOTTING",
+  "READY",
+  "FAILED",
+  "CLEANING",
+] as const;
+
 export const replicaSchema = z.looseObject({
   node_id: shortText,
   node_ip: shortText.default(""),
   instance_type: shortText.optional(),
   spec: shortText.optional(),
   status: z.enum(["READY", "FAILED"]),
-  phase: z.enum([
-    "PENDING",
-    "DISTRIBUTING",
-    "DISTRIBUTED",
-    "SNAPSHOTTING",
-    "READY",
-    "FAILED",
-    "CLEANING",
-  ]),
+  phase: z.enum(REPLICA_PHASES),
   artifact_id: shortText.optional(),
   last_job_id: shortText.optional(),
   /** The template's generation that this replica is of. */
@@ -157,6 +159,16 @@ export const replicaSchema = z.looseObject({
   compat_status: z.enum(COMPAT_STATUSES).optional(),
   compat_policy: z.enum(COMPAT_POLICIES).optional(),
   compat_checked_unix: unixSeconds.optional(),
+  /** The making of a later generation, while this one serves; gone when that one is READY. */
+  redo: z
+    .looseObject({
+      generation: z.number().int().nonnegative(),
+      phase: z.enum(REPLICA_PHASES),
+      job_id: shortText.optional(),
+      last_error_phase: shortText.optional(),
+      error_message: z.string().optional(),
+    })
+    .optional(),
   /** Milliseconds each step took on that node: boot, probe, snapshot. */
   timings: z.record(z.string(), z.number()).optional(),
 });
@@ -192,6 +204,8 @@ export const templateRecordSchema = z.looseObject({
   artifact_released: z.boolean().optional(),
   /** Which attempt of making the replicas this is: a node remakes what has a lower one. */
   generation: z.number().int().nonnegative(),
+  /** Nodes that were asked for another one than that. */
+  generations: z.record(shortText, z.number().int().nonnegative()).optional(),
   /** Nodes that shall hold a replica. */
   desired_nodes: z.array(shortText),
   /** Node ids or addresses that may hold it; empty: every node, those that join later too. */
@@ -216,6 +230,13 @@ export const jobRecordSchema = z.looseObject({
   attempt_no: z.number().int().positive(),
   retry_of_job_id: shortText.optional(),
   operation: z.enum(JOB_OPERATIONS),
+  /** Of a REDO: which nodes were asked for and which are worked on, and where it began. */
+  redo_mode: shortText.optional(),
+  redo_scope: z.array(shortText).optional(),
+  resume_phase: z.enum(JOB_PHASES).optional(),
+  memory_only: z.boolean().optional(),
+  target_nodes: z.array(shortText).optional(),
+  generation: z.number().int().nonnegative().optional(),
   artifact_id: shortText.optional(),
   /** It has failed and its artifact goes: the id is no reference any more. */
   artifact_released: z.boolean().optional(),
@@ -364,6 +385,8 @@ export type NodeFact = z.infer<typeof nodeFactSchema>;
 export const sandboxSchema = z.looseObject({
   sandbox_id: shortText,
   template_id: shortText,
+  /** Of the template's replica here when it was started. */
+  generation: z.number().int().nonnegative().optional(),
   /** What it runs on since its last rollback; absent: on its template. */
   snapshot_id: shortText.optional(),
   node_id: shortText,

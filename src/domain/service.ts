@@ -16,6 +16,7 @@ import type {
   SandboxRequest,
   TemplateInfo,
 } from "./schema.ts";
+import type { RedoRequest } from "./redo.ts";
 import type {
   CreateSnapshotRequest,
   LineageEntry,
@@ -167,6 +168,12 @@ export interface Commands {
    * @throws AppError invalid_request, invalid_image_reference, no_template_nodes, daemon_draining
    */
   createFromImage(request: CreateFromImageRequest, context: CallContext): Promise<JobInfo>;
+  /**
+   * Makes replicas anew; what is there serves until the new one is READY.
+   * @throws AppError template_not_found, template_attempt_in_progress, redo_not_allowed,
+   *   no_failed_template_replicas, no_template_nodes, invalid_request, daemon_draining, no_quorum
+   */
+  redoTemplate(id: string, request: RedoRequest, context: CallContext): Promise<JobInfo>;
   /** @throws AppError job_not_found, job_not_active */
   cancelJob(id: string, context: CallContext): Promise<JobInfo>;
   /**

@@ -23,7 +23,13 @@ export const templateMachine = defineMachine("template", {
     delete: "DELETING",
     partial: "PARTIALLY_READY",
   },
-  FAILED: { ready: "READY", partial: "PARTIALLY_READY", delete: "DELETING", fail: "FAILED" },
+  FAILED: {
+    ready: "READY",
+    partial: "PARTIALLY_READY",
+    delete: "DELETING",
+    fail: "FAILED",
+    redo: "PENDING",
+  },
   // Its deletion was refused by somebody who uses it.
   DELETING: { lift_ready: "READY", lift_partial: "PARTIALLY_READY", lift_failed: "FAILED" },
 });

@@ -450,6 +450,14 @@ function commandsOf(service: Omit<FakeService, "commands">): Commands {
       service.jobs.push(job);
       return job;
     },
+    async redoTemplate(id, request, context) {
+      enter("redoTemplate", { id, ...request }, context);
+      const { template_id } = service.queries.template(id);
+      const job_id = `job-${service.jobs.length + 1}`;
+      const job = aJob({ job_id, template_id, operation: "REDO", status: "PENDING", progress: 0 });
+      service.jobs.push(job);
+      return job;
+    },
     async cancelJob(id, context) {
       enter("cancelJob", id, context);
       const job = service.queries.job(id);

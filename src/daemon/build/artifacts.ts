@@ -141,7 +141,8 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     artifact.image_config !== undefined &&
     (isHere(artifact) || parts.isHeldElsewhere(artifact));
   const isHere = (artifact: ArtifactRecord): boolean =>
-    store.find(artifact.artifact_id)?.digest === artifact.digest;
+    store.find(artifact.artifact_id)?.digest === artifact.digest &&
+    !store.isSuspect(artifact.digest);
   const isSame = (a: Builder | undefined, b: Builder): boolean =>
     a?.node_id === b.node_id && a.template_id === b.template_id && a.epoch === b.epoch;
   const isBuiltByOther = (

@@ -97,7 +97,7 @@ export async function createRequest(
   io: CliIo,
   flags: CreateFlags,
 ): Promise<CreateFromImageRequest> {
-  const password = await passwordOf(io, flags);
+  const password = await registryPassword(io, flags);
   const network = {
     allow_internet_access: flags.allowInternetAccess,
     allow_out: flags.allowOutCidr,
@@ -148,9 +148,19 @@ const split = (text: string): [string, string] => {
   return [text.slice(0, at), text.slice(at + 1)];
 };
 
-async function passwordOf(io: CliIo, flags: CreateFlags): Promise<string | undefined> {
-  const { registryPassword, registryPasswordFile, registryPasswordStdin } = flags;
-  const given = [registryPassword, registryPasswordFile, registryPasswordStdin];
+interface PasswordFlags {
+  readonly registryPassword?: string;
+  readonly registryPasswordStdin?: boolean;
+  readonly registryPasswordFile?: string;
+}
+
+/** @throws AppError invalid_request for a password from two places */
+export async function registryPassword(
+  io: CliIo,
+  flags: PasswordFlags,
+): Promise<string | undefined> {
+  const { registryPassword: typed, registryPasswordFile, registryPasswordStdin } = flags;
+  const given = [typed, registryPasswordFile, registryPasswordStdin];
   if (given.filter((one) => one !== undefined).length > 1) {
     throw new AppError("invalid_request", "the registry password is given more than once");
   }
@@ -158,11 +168,11 @@ async function passwordOf(io: CliIo, flags: CreateFlags): Promise<string | undef
   if (registryPasswordFile !== undefined) {
     return (await readPassword(registryPasswordFile)).replace(/\r?\n$/, "");
   }
-  if (registryPassword !== undefined) {
+  if (typed !== undefined) {
     io.err(
       "warning: --registry-password shows in the process list; use --registry-password-stdin\n",
     );
-    return registryPassword;
+    return typed;
   }
   return io.env["TEMPLATECENTER_REGISTRY_PASSWORD"];
 }

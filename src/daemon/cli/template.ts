@@ -12,14 +12,23 @@ import { collect, followJob, requireReady, withJson, type CliContext } from "./c
 import { addCreateFlags, createRequest, type CreateFlags } from "./create-options.ts";
 import { jobLines } from "./job.ts";
 import { json, lines, sizeText, table } from "./table.ts";
-
-const path = (id: string, rest = ""): string => `/v1/templates/${encodeURIComponent(id)}${rest}`;
+import {
+  idOf,
+  newKey,
+  showJob,
+  templatePath,
+  withId,
+  withWait,
+  type WaitFlags,
+} from "./template-args.ts";
+import { registerRedo } from "./template-redo.ts";
 
 const EXAMPLES = `
 Examples:
   templatecenter tpl create-from-image --image docker.io/library/nginx:1.27 --expose-port 80
   templatecenter tpl list -o wide
   templatecenter tpl info web --include-request --json
+  templatecenter tpl redo web --failed-only
   templatecenter tpl delete tpl-0123456789abcdef01234567
 `;
 
@@ -34,6 +43,7 @@ export function registerTemplate(program: Command, context: CliContext): void {
   registerList(group, context);
   registerInfo(group, context);
   registerDelete(group, context);
+  registerRedo(group, context);
   registerStatus(group, context);
   registerWatch(group, context);
 }
@@ -54,44 +64,21 @@ async function allPages<T>(
   return items;
 }
 
-type CreateRun = CreateFlags & { detach?: boolean; wait?: boolean; json?: boolean };
+type CreateRun = CreateFlags & WaitFlags;
 
 function registerCreate(group: Command, context: CliContext): void {
   const { io } = context;
-  withJson(addCreateFlags(group.command("create-from-image")))
+  withWait(withJson(addCreateFlags(group.command("create-from-image"))))
     .description("make a template from an OCI image")
-    .option("--wait", "wait for the end (default on a terminal)")
-    .option("--detach", "print the job and return at once")
     .action(async (flags: CreateRun, command: Command) =>
       context.withClient(command, async (client) => {
         const body = await createRequest(io, flags);
         const headers = { "idempotency-key": newKey() };
         const call = { method: "POST" as const, body, headers };
         const job = (await client.json("/v1/templates/from-image", call)) as JobInfo;
-        const waits = flags.detach !== true && (flags.wait === true || io.isTty);
-        if (!waits) {
-          io.out(flags.json === true ? json(job) : jobLines(job));
-          if (flags.json !== true)
-            io.err(`hint: watch it: templatecenter tpl watch ${job.job_id}\n`);
-          return;
-        }
-        await finish(context, client, job, flags);
+        await showJob(context, client, job, flags);
       }),
     );
-}
-
-/** One key per run: the daemon makes one template even if the connection breaks and is retried. */
-const newKey = (): string => globalThis.crypto.randomUUID();
-
-async function finish(
-  context: CliContext,
-  client: Client,
-  job: JobInfo,
-  flags: { json?: boolean },
-): Promise<void> {
-  const ended = await followJob(context, client, job.job_id, { quiet: flags.json });
-  context.io.out(flags.json === true ? json(ended) : jobLines(ended));
-  requireReady(ended);
 }
 
 interface ListFlags {
@@ -146,18 +133,6 @@ interface InfoFlags {
   templateId?: string;
 }
 
-/** The positional id, or the predecessor's --template-id. @throws AppError template_id_required */
-function idOf(positional: string | undefined, flags: { templateId?: string }): string {
-  const id = positional ?? flags.templateId;
-  if (id === undefined || id.trim() === "") {
-    throw new AppError("template_id_required", "template id is required");
-  }
-  return id;
-}
-
-const withId = (command: Command): Command =>
-  withJson(command.argument("[template]", "id or name")).option("--template-id <id>", "the same");
-
 function registerInfo(group: Command, context: CliContext): void {
   const { io } = context;
   withId(group.command("info"))
@@ -166,7 +141,9 @@ function registerInfo(group: Command, context: CliContext): void {
     .action(async (id: string | undefined, flags: InfoFlags, command: Command) =>
       context.withClient(command, async (client) => {
         const query = { include_request: flags.includeRequest };
-        const found = (await client.json(path(idOf(id, flags)), { query })) as TemplateDetail;
+        const found = (await client.json(templatePath(idOf(id, flags)), {
+          query,
+        })) as TemplateDetail;
         io.out(flags.json === true ? json(found) : templateText(found));
       }),
     );
@@ -174,14 +151,14 @@ function registerInfo(group: Command, context: CliContext): void {
     .description("print the stored create request, with a fresh request id")
     .action(async (id: string | undefined, flags: InfoFlags, command: Command) =>
       context.withClient(command, async (client) =>
-        io.out(json(await client.json(path(idOf(id, flags), "/request")))),
+        io.out(json(await client.json(templatePath(idOf(id, flags), "/request")))),
       ),
     );
   withId(group.command("replicas"))
     .description("list a template's replicas by node")
     .action(async (id: string | undefined, flags: InfoFlags, command: Command) =>
       context.withClient(command, async (client) => {
-        const answer = await client.json(path(idOf(id, flags), "/replicas"));
+        const answer = await client.json(templatePath(idOf(id, flags), "/replicas"));
         const { items } = answer as { items: ReplicaStatus[] };
         io.out(flags.json === true ? json(answer) : replicaTable(items));
       }),
@@ -248,7 +225,7 @@ function registerDelete(group: Command, context: CliContext): void {
         const deleted: string[] = [];
         for (const id of all) {
           const query = { force: flags.force };
-          const found = (await client.json(path(id), { method: "DELETE", query })) as {
+          const found = (await client.json(templatePath(id), { method: "DELETE", query })) as {
             template_id: string;
           };
           deleted.push(found.template_id);

@@ -22,6 +22,7 @@ import {
   logLineSchema,
   nodeFactSchema,
   observedRefsSchema,
+  redoSchema,
   replicaSchema,
   rescanCompatSchema,
   resolveResultSchema,
@@ -44,6 +45,7 @@ import { count } from "./route.ts";
 const named = <T extends z.ZodType>(name: string, schema: T): T => schema.clone().openapi(name);
 
 export const CreateFromImage = named("CreateFromImageRequest", createFromImageSchema);
+export const RedoTemplate = named("RedoTemplateRequest", redoSchema);
 export const SandboxRequestBody = named("SandboxRequest", sandboxRequestSchema);
 export const RunSandbox = named("RunSandboxRequest", runSandboxSchema);
 export const Template = named("Template", templateInfoSchema);

@@ -71,7 +71,7 @@ export class BuildsWorker {
   reconcile(): void {
     if (this.#stop.signal.aborted) return;
     for (const job of this.#parts.records.list("job")) {
-      if (job.operation !== "CREATE") continue;
+      if (job.operation !== "CREATE" && job.operation !== "REDO") continue;
       if (!isActiveJob(job)) {
         this.#credentials.delete(job.job_id);
         this.#seenAt.delete(job.job_id);

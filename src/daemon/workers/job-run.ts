@@ -6,10 +6,9 @@
 import {
   AppError,
   errorText,
-  generateCreateRequest,
+  giveUpRedo,
   isActiveJob,
   isAppError,
-  statusFromReplicas,
   type ArtifactRecord,
   type Catalog,
   type Clock,
@@ -20,16 +19,29 @@ import {
   type Log,
   type Platform,
   type RegistryCredentials,
+  type ReplicaStatus,
   type ResolvedImage,
+  type TemplateRecord,
 } from "../../domain/index.ts";
 import type { Lease } from "../../gossip/index.ts";
 import type { Artifacts, BakePlan } from "../build/artifacts.ts";
 import type { JobLog } from "../job-log.ts";
-import { enterPhase, failJob, finishJob, workersOf } from "../job-record.ts";
+import { enterPhase, failJob, workersOf } from "../job-record.ts";
 import type { Leases } from "../leases.ts";
-import { targetNodes, type Nodes } from "../nodes.ts";
+import type { Nodes } from "../nodes.ts";
 import { imageInfo } from "../queries.ts";
 import { ledRecords, type Facts, type Records } from "../records.ts";
+import { claimTemplate, replicasOf } from "../redo.ts";
+import {
+  askForRedo,
+  awaitReplicas,
+  defineTemplate,
+  planRedo,
+  registerReplicas,
+  requestOf,
+  statusOf,
+  type JobSteps,
+} from "./job-replicas.ts";
 import { createProgress, type ProgressReporter } from "./progress.ts";
 
 export interface BuildParts {
@@ -85,6 +97,15 @@ export class JobRun {
     this.#records = ledRecords(parts.records, input.lease);
   }
 
+  get #steps(): JobSteps {
+    return {
+      ...this.#parts,
+      records: this.#records,
+      enter: (jobId, phase, change) => this.#enter(jobId, phase, change),
+      now: () => this.#now(),
+    };
+  }
+
   #now(): string {
     return new Date(this.#parts.clock.now()).toISOString();
   }
@@ -128,7 +149,6 @@ export class JobRun {
     if (resumed) jobLog.append(jobId, "warn", `taken up again in phase ${job.phase}`);
     // The pull is what a build streams from, so that every phase before the artifact starts there;
     // blobs and artifacts that are complete are not fetched or built again.
-    const artifact = this.#finishedArtifact(job);
     const started = {
       runs: job.runs + 1,
       worked_by: facts.nodeId,
@@ -136,35 +156,69 @@ export class JobRun {
     };
     const progress = createProgress({ ...this.#parts, jobId });
     try {
-      const build = async () => {
-        await this.#enter(jobId, "PULLING", started);
-        const made = await this.#makeArtifact(jobId, signal, progress);
-        return this.#define(jobId, made.artifact, made.fresh);
-      };
-      if (artifact === undefined) {
-        job = await build();
-      } else {
-        job = await this.#enter(
-          jobId,
-          job.phase === "PULLING" ? "DISTRIBUTING" : job.phase,
-          started,
-        );
-        if (records.get("template", job.template_id) === undefined) {
-          job = await this.#define(jobId, artifact, job["artifact_fresh"] === true);
-        }
-      }
-      while (!(await this.#awaitReplicas(job, signal, progress))) {
+      const isRedo = job.operation === "REDO";
+      job = await (isRedo
+        ? this.#beginRedo(job, started, progress)
+        : this.#begin(job, started, progress));
+      while (!(await awaitReplicas(this.#steps, job, signal, progress))) {
         jobLog.append(
           jobId,
           "warn",
           "the only copy of the artifact went with its node: built again",
         );
-        job = await build();
+        job = await this.#build(job, {}, progress);
       }
-      await this.#register(jobId);
+      await registerReplicas(this.#steps, jobId);
     } finally {
       progress.end();
     }
+  }
+
+  /** The artifact from its image, then the definition that asks for its replicas. */
+  async #build(
+    job: JobRecord,
+    started: Partial<JobRecord>,
+    progress: ProgressReporter,
+  ): Promise<JobRecord> {
+    const { job_id: jobId, template_id: templateId } = job;
+    const isRedo = job.operation === "REDO";
+    if (isRedo) assertBuildable(job);
+    await this.#enter(jobId, "PULLING", started);
+    const made = await this.#makeArtifact(jobId, this.#input.signal, progress);
+    if (isRedo && this.#records.get("template", templateId) !== undefined) {
+      return askForRedo(this.#steps, job, made);
+    }
+    return defineTemplate(this.#steps, jobId, made.artifact, made.fresh);
+  }
+
+  async #begin(
+    job: JobRecord,
+    started: Partial<JobRecord>,
+    progress: ProgressReporter,
+  ): Promise<JobRecord> {
+    const artifact = this.#finishedArtifact(job);
+    if (artifact === undefined) return this.#build(job, started, progress);
+    const phase = job.phase === "PULLING" ? "DISTRIBUTING" : job.phase;
+    const entered = await this.#enter(job.job_id, phase, started);
+    if (this.#records.get("template", job.template_id) !== undefined) return entered;
+    return defineTemplate(this.#steps, job.job_id, artifact, job["artifact_fresh"] === true);
+  }
+
+  /** What is there of the root filesystem is kept: only without it, it is built again. */
+  async #beginRedo(
+    job: JobRecord,
+    started: Partial<JobRecord>,
+    progress: ProgressReporter,
+  ): Promise<JobRecord> {
+    const entered = await this.#enter(job.job_id, job.phase, started);
+    // Whoever asked for it does the same, to say at once when it cannot be had.
+    await claimTemplate(this.#records, job.template_id, job.job_id);
+    const planned = await planRedo(this.#steps, entered);
+    const template = this.#records.get("template", job.template_id);
+    const artifact = this.#records.get("artifact", template?.artifact_id ?? "");
+    const isThere = template !== undefined && this.#parts.artifacts.isAvailable(artifact);
+    if (isThere) return askForRedo(this.#steps, planned);
+    return this.#build(planned, {}, progress);
   }
 
   /** The job's artifact when the job got past building it, so that a resume goes on from there. */
@@ -238,160 +292,12 @@ export class JobRun {
           "are never stored: create the template again",
       );
     }
-    return this.#parts.source.resolve(request.source_image_ref, {
+    return this.#parts.source.resolve(sourceOf(this.#records.get("job", jobId), request), {
       platform: this.#parts.platform,
       scratchDir: await this.#parts.scratchDir(jobId),
       signal,
       ...(credentials === undefined ? {} : { credentials }),
     });
-  }
-
-  /**
-   * The definition, PENDING, with the nodes that shall hold a replica: reconcilers take it from
-   * here.
-   */
-  async #define(jobId: string, artifact: ArtifactRecord, fresh: boolean): Promise<JobRecord> {
-    const records = this.#records;
-    const job = records.get("job", jobId);
-    const request = requestOf(job);
-    if (job === undefined || artifact.image_config === undefined) {
-      throw new AppError("internal", `job ${jobId} or its image configuration is gone`);
-    }
-    const scope = request.distribution_scope ?? [];
-    const nodes = targetNodes(this.#parts.nodes.all(), scope);
-    const at = this.#now();
-    await records.update("template", job.template_id, (current) => ({
-      template_id: job.template_id,
-      instance_type: request.instance_type ?? "cubebox",
-      version: "v2",
-      kind: "template",
-      status: "PENDING",
-      ...(request.display_name === undefined ? {} : { display_name: request.display_name }),
-      labels: request.labels ?? {},
-      artifact_id: artifact.artifact_id,
-      image_info: imageInfo(artifact.source_image_ref, artifact.source_image_digest),
-      job_id: jobId,
-      generation: (current?.generation ?? 0) + 1,
-      desired_nodes: nodes,
-      distribution_scope: scope,
-      request: generateCreateRequest({
-        templateId: job.template_id,
-        artifactId: artifact.artifact_id,
-        fingerprint: artifact.template_spec_fingerprint,
-        artifactDigest: artifact.digest,
-        artifactSizeBytes: artifact.ext4_size_bytes,
-        image: artifact.image_config as NonNullable<typeof artifact.image_config>,
-        request,
-      }),
-      last_error: "",
-      created_at: current?.created_at ?? at,
-      updated_at: at,
-    }));
-    return this.#enter(jobId, "DISTRIBUTING", {
-      expected_node_count: nodes.length,
-      template_status: "PENDING",
-      artifact_status: "READY",
-      artifact_fresh: fresh,
-    });
-  }
-
-  /**
-   * Follows the replicas' facts until each is READY or FAILED for this generation.
-   * @returns false when no node that is up holds the artifact any more, so that nobody can get it
-   */
-  async #awaitReplicas(
-    job: JobRecord,
-    signal: AbortSignal,
-    progress: ProgressReporter,
-  ): Promise<boolean> {
-    const { artifacts, catalog, nodes } = this.#parts;
-    const records = this.#records;
-    let wake: () => void = () => undefined;
-    const unsubscribe = catalog.subscribe((entry) => {
-      if (entry.id === job.template_id) wake();
-    });
-    const unwatch = nodes.onChange(() => wake());
-    const onAbort = () => wake();
-    signal.addEventListener("abort", onAbort);
-    try {
-      for (;;) {
-        const changed = new Promise<void>((resolve) => (wake = resolve));
-        signal.throwIfAborted();
-        const template = records.get("template", job.template_id);
-        if (template === undefined)
-          throw new AppError("template_not_found", "the template was deleted");
-        const replicas = [...catalog.list("replica", { id: job.template_id })].flatMap(
-          ({ value }) => (value?.generation === template.generation ? [value] : []),
-        );
-        const seen = new Map(replicas.map((replica) => [replica.node_id, replica.phase]));
-        const phases = template.desired_nodes.map((node) => seen.get(node) ?? "DISTRIBUTING");
-        // A node that is down does not hold up the others: it catches up when it comes back.
-        const ended = template.desired_nodes.filter(
-          (node) =>
-            ["READY", "FAILED"].includes(seen.get(node) ?? "") || nodes.get(node)?.healthy !== true,
-        );
-        const delivered = template.desired_nodes.filter(
-          (node, index) => phases[index] !== "DISTRIBUTING" || ended.includes(node),
-        );
-        progress.replicas(ended.length, template.desired_nodes.length);
-        if (delivered.length >= template.desired_nodes.length) {
-          const at = records.get("job", job.job_id)?.phase;
-          if (at === "DISTRIBUTING" || at === "GENERATING_JSON") {
-            await this.#enter(job.job_id, "CREATING_TEMPLATE");
-          }
-          if (at === "CREATING_TEMPLATE") await this.#enter(job.job_id, "SNAPSHOTTING");
-          if (at !== "SNAPSHOTTING" && at !== "REGISTERING") continue;
-        }
-        if (ended.length >= template.desired_nodes.length) return true;
-        if (!artifacts.isAvailable(records.get("artifact", template.artifact_id ?? ""))) {
-          return false;
-        }
-        await changed;
-      }
-    } finally {
-      unsubscribe();
-      unwatch();
-      signal.removeEventListener("abort", onAbort);
-    }
-  }
-
-  async #register(jobId: string): Promise<void> {
-    const { catalog, jobLog } = this.#parts;
-    const records = this.#records;
-    const job = await this.#enter(jobId, "REGISTERING");
-    const template = records.get("template", job.template_id);
-    const replicas = [...catalog.list("replica", { id: job.template_id })].flatMap(({ value }) =>
-      value === undefined ? [] : [value],
-    );
-    const summary = statusFromReplicas(template?.desired_nodes ?? [], replicas);
-    const counts = { ready_node_count: summary.ready, failed_node_count: summary.failed };
-    if (summary.status === "FAILED") {
-      await records.update("job", jobId, (current) => current && { ...current, ...counts });
-      throw new AppError("snapshot_failed", summary.error);
-    }
-    const at = this.#now();
-    await records.update(
-      "template",
-      job.template_id,
-      (current) =>
-        current && {
-          ...current,
-          status: summary.status,
-          last_error: summary.error,
-          updated_at: at,
-        },
-    );
-    await records.update(
-      "job",
-      jobId,
-      (current) =>
-        current && {
-          ...finishJob(current, this.#now()),
-          ...counts,
-          template_status: summary.status,
-        },
-    );
-    jobLog.append(jobId, "info", `template ${job.template_id} is ${summary.status}`);
   }
 
   /**
@@ -421,15 +327,20 @@ export class JobRun {
     const job = records.get("job", jobId);
     if (job === undefined || !isActiveJob(job)) return;
     const at = this.#now();
-    const released = job["artifact_fresh"] === true ? { artifact_released: true } : {};
+    const isFresh = job["artifact_fresh"] === true;
+    const replicas = replicasOf(this.#parts.catalog, job.template_id);
     const template = await records.update("template", job.template_id, (current) =>
-      current?.status === "PENDING"
-        ? { ...current, ...released, status: "FAILED", last_error: message, updated_at: at }
-        : undefined,
+      current === undefined ? undefined : failed(current, job, replicas, { message, at, isFresh }),
     );
+    // What is built anew and nothing is made from goes with the job.
+    const isUseless = isFresh && (template === undefined || template.status === "FAILED");
     // Before the job is seen to have ended: it leaves nothing behind.
-    if (job["artifact_fresh"] === true && job.artifact_id !== undefined) {
-      await records.update("job", jobId, (current) => current && { ...current, ...released });
+    if (isUseless && job.artifact_id !== undefined) {
+      await records.update(
+        "job",
+        jobId,
+        (current) => current && { ...current, artifact_released: true },
+      );
       await artifacts.release(job.artifact_id, { isUrgent: true });
     }
     await records.update("job", jobId, (current) =>
@@ -449,14 +360,49 @@ export class JobRun {
   }
 }
 
-function requestOf(job: JobRecord | undefined): CreateFromImageRequest {
-  const request = job?.request;
-  if (request?.source_image_ref === undefined || request.writable_layer_size === undefined) {
-    throw new AppError("internal", `job ${job?.job_id ?? ""} has no stored request`);
+/** @throws AppError redo_not_allowed: the root filesystem is gone and is not to be built again */
+function assertBuildable(job: JobRecord): void {
+  const why =
+    job.memory_only === true
+      ? "only its memory was to be made anew"
+      : job.request?.source_image_ref === undefined
+        ? "source_image_ref is required to build it again"
+        : "";
+  if (why === "") return;
+  throw new AppError(
+    "redo_not_allowed",
+    `no node that is up holds the root filesystem of ${job.template_id}, and ${why}`,
+    { meta: { artifact_id: job.artifact_id } },
+  );
+}
+
+/** A redo builds from what the first build found, wherever the tag points now. */
+function sourceOf(job: JobRecord | undefined, request: CreateFromImageRequest): string {
+  const { source_image_ref: reference } = request;
+  const isLocal = /^(oci|oci-archive|docker-archive):/.test(reference);
+  if (job?.operation !== "REDO" || isLocal) return reference;
+  return imageInfo(reference, job.source_image_digest ?? "");
+}
+
+/**
+ * The record after a job that failed; undefined: it is not changed. A redo leaves what was there,
+ * and asks for no more than that.
+ */
+function failed(
+  template: TemplateRecord,
+  job: JobRecord,
+  replicas: readonly ReplicaStatus[],
+  { message, at, isFresh }: { message: string; at: string; isFresh: boolean },
+): TemplateRecord | undefined {
+  const isRedo = job.operation === "REDO";
+  const isOwn = !isRedo || (template.job_id === job.job_id && template.status !== "DELETING");
+  if (!isOwn || (!isRedo && template.status !== "PENDING")) return undefined;
+  const kept = isRedo ? giveUpRedo(template, replicas, job.generation) : template;
+  const found = isRedo ? statusOf(kept, replicas) : undefined;
+  if (found !== undefined && found.status !== "FAILED") {
+    return { ...kept, status: found.status, last_error: found.error, updated_at: at };
   }
-  return {
-    ...request,
-    source_image_ref: request.source_image_ref,
-    writable_layer_size: request.writable_layer_size,
-  };
+  if (template.status !== "PENDING") return kept;
+  const released = isFresh ? { artifact_released: true } : {};
+  return { ...kept, ...released, status: "FAILED", last_error: message, updated_at: at };
 }

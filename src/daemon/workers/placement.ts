@@ -8,6 +8,7 @@ import {
   inScope,
   isActiveJob,
   isAppError,
+  isCounted,
   statusFromReplicas,
   type Catalog,
   type Clock,
@@ -126,7 +127,7 @@ export class PlacementWorker {
     }
     const desired = placeTemplate(template, nodes);
     const replicas = [...catalog.list("replica", { id: template.template_id })].flatMap(
-      ({ value }) => (value?.generation === template.generation ? [value] : []),
+      ({ value }) => (value !== undefined && isCounted(template, value) ? [value] : []),
     );
     const heard = new Set(replicas.map((replica) => replica.node_id));
     // A node that is being filled for the first time does not make the template less ready.

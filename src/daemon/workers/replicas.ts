@@ -5,20 +5,22 @@
  * node's own fact and files, at start, on every change of either and on a slow timer, so that a
  * reboot or a lost file needs no special case.
  */
-import { join } from "node:path";
 import PQueue from "p-queue";
 import {
   AppError,
+  attemptAt,
   errorText,
   evaluateCompat,
   guestSpecOf,
   isAppError,
   keepBound,
+  wantedGeneration,
   type ArtifactStore,
   type Clock,
   type Catalog,
   type ComponentVersions,
   type DriverSnapshot,
+  type LocalWrite,
   type Log,
   type ReplicaStatus,
   type RuntimeDriver,
@@ -29,6 +31,7 @@ import type { Swarm } from "../../gossip/index.ts";
 import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
 import type { Facts, Records } from "../records.ts";
+import { MadeReplicas, type MadeReplica } from "./made-replicas.ts";
 
 export interface ReplicaParts {
   readonly catalog: Catalog;
@@ -47,8 +50,11 @@ export interface ReplicaParts {
   readonly space: Pick<Space, "hold">;
   /** Every guest is cut off, whatever its request says. */
   readonly isolateGuests: boolean;
-  /** True while a sandbox of that template runs here: its snapshot's files are in use. */
-  readonly inUse: (templateId: string) => boolean;
+  /**
+   * True while a sandbox of that template, or of that generation of its replica, runs here: its
+   * snapshot's files are in use.
+   */
+  readonly inUse: (templateId: string, generation?: number) => boolean;
 }
 
 /** Pauses before a replica is tried again whose failure may pass: no holder, no space, no peer. */
@@ -62,7 +68,7 @@ interface Work {
 
 export class ReplicasWorker {
   readonly #parts: ReplicaParts;
-  readonly #snapshots = new Map<string, DriverSnapshot>();
+  readonly #made: MadeReplicas;
   readonly #working = new Map<string, Work>();
   readonly #boots: PQueue;
   /** Template id → when to try again, and the pause before it. */
@@ -72,21 +78,14 @@ export class ReplicasWorker {
 
   constructor(parts: ReplicaParts) {
     this.#parts = parts;
+    this.#made = new MadeReplicas(parts);
     this.#boots = new PQueue({ concurrency: parts.concurrency });
   }
 
   /** Loads what this node made before, and follows the templates from now on. */
   async start(): Promise<void> {
-    const { catalog, driver, log } = this.#parts;
-    for await (const [id, row] of catalog.table("driver-snapshot").range()) {
-      const snapshot = row as DriverSnapshot;
-      if (snapshot.driver === driver.name && (await driver.hasSnapshot(snapshot))) {
-        this.#snapshots.set(id, snapshot);
-      } else {
-        log.warn("template snapshot is incomplete and is made again", { template_id: id });
-        await this.#drop(id, snapshot);
-      }
-    }
+    const { catalog } = this.#parts;
+    await this.#made.load();
     this.#unsubscribe = catalog.subscribe((entry) => {
       if (entry.kind === "template") this.#consider(entry.id);
       if (entry.kind === "artifact") this.#considerUsersOf(entry.id);
@@ -94,13 +93,16 @@ export class ReplicasWorker {
     this.reconcile();
   }
 
+  made(templateId: string): MadeReplica | undefined {
+    return this.#made.get(templateId);
+  }
+
   snapshot(templateId: string): DriverSnapshot | undefined {
-    return this.#snapshots.get(templateId);
+    return this.#made.get(templateId)?.snapshot;
   }
 
   /** What the driver has frozen of a sandbox here is this node's replica of its record. */
   async adopt(record: TemplateRecord, snapshot: DriverSnapshot): Promise<void> {
-    this.#snapshots.set(record.template_id, snapshot);
     await this.#publishReady(record, snapshot);
   }
 
@@ -121,10 +123,11 @@ export class ReplicasWorker {
 
   reconcile(): void {
     const { catalog, facts } = this.#parts;
-    const ids = new Set(this.#snapshots.keys());
+    const ids = new Set(this.#made.ids());
     for (const entry of catalog.list("template")) ids.add(entry.id);
     for (const entry of catalog.list("replica", { owner: facts.nodeId })) ids.add(entry.id);
     for (const id of ids) this.#consider(id);
+    void this.#made.dropRetired();
   }
 
   /** Resolves when nothing is under way for the template. */
@@ -163,17 +166,21 @@ export class ReplicasWorker {
   #plan(templateId: string): "make" | "remove" | "nothing" {
     const template = this.#wanted(templateId);
     const replica = this.#parts.facts.get("replica", templateId);
+    const isMade = this.#made.has(templateId);
     if (template === undefined) {
-      const something = replica !== undefined || this.#snapshots.has(templateId);
+      const something = replica !== undefined || isMade;
       return something && !this.#parts.inUse(templateId) ? "remove" : "nothing";
     }
     if (template.status === "DELETING") return "nothing";
     // Memory of a sandbox: what is lost of it cannot be made again.
     if (template.kind === "snapshot") return "nothing";
-    if (replica?.generation === template.generation) {
-      if (replica.status === "READY") return this.#snapshots.has(templateId) ? "nothing" : "make";
-      if (replica.phase === "FAILED" && !this.#isRetryDue(templateId)) return "nothing";
+    const generation = wantedGeneration(template, this.#parts.facts.nodeId);
+    if (replica?.status === "READY") {
+      if (!isMade) return "make";
+      if (replica.generation === generation) return "nothing";
     }
+    const isFailed = attemptAt(replica, generation)?.phase === "FAILED";
+    if (isFailed && !this.#isRetryDue(templateId)) return "nothing";
     const artifact = this.#parts.records.get("artifact", template.artifact_id ?? "");
     if (artifact?.status !== "READY") return "nothing";
     return template.status === "FAILED" ? "nothing" : "make";
@@ -197,17 +204,19 @@ export class ReplicasWorker {
     const working = this.#working.get(templateId);
     if (working !== undefined) {
       const template = this.#wanted(templateId);
-      if (template?.generation !== working.generation || template.status === "FAILED") {
-        working.abort.abort(
-          new AppError("job_cancelled", "the template is not wanted here any more"),
-        );
+      const generation =
+        template === undefined ? undefined : wantedGeneration(template, this.#parts.facts.nodeId);
+      if (generation !== working.generation || template?.status === "FAILED") {
+        working.abort.abort(new AppError("job_cancelled", "it is not wanted here any more"));
       }
       return;
     }
     const plan = this.#plan(templateId);
     if (plan === "nothing") return;
     const abort = new AbortController();
-    const generation = this.#wanted(templateId)?.generation ?? 0;
+    const template = this.#wanted(templateId);
+    const generation =
+      template === undefined ? 0 : wantedGeneration(template, this.#parts.facts.nodeId);
     const work = plan === "make" ? this.#make(templateId, abort.signal) : this.#remove(templateId);
     const done = work
       .catch((error: unknown) => {
@@ -220,29 +229,42 @@ export class ReplicasWorker {
     this.#working.set(templateId, { abort, generation, done });
   }
 
+  /** What serves stays as it is while another generation is made beside it. */
   async #publish(
     template: TemplateRecord,
     change: Partial<ReplicaStatus> & Pick<ReplicaStatus, "status" | "phase">,
-    snapshot?: DriverSnapshot,
+    local: readonly LocalWrite[] = [],
   ): Promise<void> {
+    const { facts, nodeIp } = this.#parts;
+    const { template_id: id } = template;
+    const generation = wantedGeneration(template, facts.nodeId);
+    const current = facts.get("replica", id);
+    const serves = current?.status === "READY" && this.#made.has(id);
+    if (serves && change.status !== "READY" && current.generation !== generation) {
+      const { phase, last_error_phase, error_message } = change;
+      const redo = {
+        generation,
+        phase,
+        job_id: template.job_id ?? "",
+        ...(last_error_phase === undefined ? {} : { last_error_phase }),
+        ...(error_message === undefined ? {} : { error_message }),
+      };
+      await facts.update("replica", id, (serving) => ({ ...serving, redo }));
+      return;
+    }
     const container = template.request.containers?.[0];
     const replica: ReplicaStatus = {
-      node_id: this.#parts.facts.nodeId,
-      node_ip: this.#parts.nodeIp,
+      node_id: facts.nodeId,
+      node_ip: nodeIp,
       instance_type: template.instance_type,
       spec: `cpu=${container?.resources?.cpu ?? ""},mem=${container?.resources?.mem ?? ""}`,
       artifact_id: template.artifact_id ?? "",
       last_job_id: template.job_id ?? "",
-      generation: template.generation,
+      generation,
       ...change,
     };
-    const stored = this.#parts.facts.get("replica", template.template_id);
-    const value = snapshot === undefined ? keepBound(stored, replica) : replica;
-    await this.#parts.facts.put("replica", template.template_id, value, {
-      ...(snapshot === undefined
-        ? {}
-        : { local: [{ table: "driver-snapshot", key: template.template_id, value: snapshot }] }),
-    });
+    const value = change.status === "READY" ? replica : keepBound(current, replica);
+    await facts.put("replica", id, value, { local });
   }
 
   async #make(templateId: string, signal: AbortSignal): Promise<void> {
@@ -262,7 +284,6 @@ export class ReplicasWorker {
       await this.#publish(template, { status: "FAILED", phase: "DISTRIBUTED" });
       step = "SNAPSHOTTING";
       const snapshot = await this.#boots.add(() => this.#boot(template, artifact.path, signal));
-      this.#snapshots.set(templateId, snapshot);
       this.#retries.delete(templateId);
       await this.#publishReady(template, snapshot);
       say("info", `replica on ${this.#parts.facts.nodeId} is READY`);
@@ -289,7 +310,12 @@ export class ReplicasWorker {
     const id = template.artifact_id ?? "";
     const artifact = records.get("artifact", id);
     const held = store.find(id);
-    if (held !== undefined && held.digest === artifact?.digest) return held;
+    if (held !== undefined && held.digest === artifact?.digest) {
+      // What was made once already may have been damaged since.
+      if (!this.#made.has(template.template_id) || (await this.#isWhole(held, signal))) {
+        return held;
+      }
+    }
     if (artifact === undefined) throw new AppError("artifact_not_found", `artifact ${id} is gone`);
     const began = clock.monotonic();
     await swarm.fetch(artifact, { signal });
@@ -303,16 +329,28 @@ export class ReplicasWorker {
     return fetched;
   }
 
+  async #isWhole({ digest, artifactId }: StoredArtifact, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#parts.store.verify(digest, { signal });
+      return true;
+    } catch (error) {
+      if (!isAppError(error, "artifact_corrupt")) throw error;
+      this.#parts.log.error("an artifact is damaged and is mended", { artifact_id: artifactId });
+      // Nobody is to wait for it here; the swarm says so when it is whole again.
+      await this.#parts.facts.put("holding", artifactId, undefined);
+      return false;
+    }
+  }
+
   async #boot(
     template: TemplateRecord,
     rootfsPath: string,
     signal: AbortSignal,
   ): Promise<DriverSnapshot> {
     signal.throwIfAborted();
-    const { driver, jobLog, space } = this.#parts;
+    const { driver, jobLog, facts, space } = this.#parts;
     const job = template.job_id ?? template.template_id;
-    const old = this.#snapshots.get(template.template_id);
-    if (old !== undefined) await this.#drop(template.template_id, old);
+    const generation = wantedGeneration(template, facts.nodeId);
     await this.#publish(template, {
       status: "FAILED",
       phase: "SNAPSHOTTING",
@@ -327,7 +365,7 @@ export class ReplicasWorker {
           templateId: template.template_id,
           rootfsPath,
           guest,
-          dir: join(this.#parts.templatesDir, template.template_id),
+          dir: this.#made.folder(template.template_id, generation),
         },
         {
           signal,
@@ -341,21 +379,25 @@ export class ReplicasWorker {
   }
 
   async #publishReady(template: TemplateRecord, snapshot: DriverSnapshot): Promise<void> {
-    await this.#publish(
-      template,
-      {
-        status: "READY",
-        phase: "READY",
-        last_error_phase: "",
-        cleanup_required: false,
-        ...versionsOf(snapshot.versions),
-        compat_policy: "STRICT",
-        compat_status: await this.#compatOf(snapshot),
-        compat_checked_unix: Math.floor(this.#parts.clock.now() / 1_000),
-        timings: { ...snapshot.timings },
-      },
-      snapshot,
-    );
+    const { template_id: id } = template;
+    const generation = wantedGeneration(template, this.#parts.facts.nodeId);
+    const publish = async (rows: readonly LocalWrite[]) =>
+      this.#publish(
+        template,
+        {
+          status: "READY",
+          phase: "READY",
+          last_error_phase: "",
+          cleanup_required: false,
+          ...versionsOf(snapshot.versions),
+          compat_policy: "STRICT",
+          compat_status: await this.#compatOf(snapshot),
+          compat_checked_unix: Math.floor(this.#parts.clock.now() / 1_000),
+          timings: { ...snapshot.timings },
+        },
+        rows,
+      );
+    await this.#made.replace(id, { snapshot, generation }, publish);
   }
 
   /** What its guest was made with against what it would be made with now. */
@@ -365,16 +407,8 @@ export class ReplicasWorker {
   }
 
   async #remove(templateId: string): Promise<void> {
-    const snapshot = this.#snapshots.get(templateId);
-    if (snapshot !== undefined) await this.#drop(templateId, snapshot);
+    await this.#made.remove(templateId);
     await this.#parts.facts.put("replica", templateId, undefined);
-  }
-
-  async #drop(templateId: string, snapshot: DriverSnapshot): Promise<void> {
-    this.#snapshots.delete(templateId);
-    if (snapshot.driver === this.#parts.driver.name)
-      await this.#parts.driver.removeSnapshot(snapshot);
-    await this.#parts.catalog.table("driver-snapshot").delete(templateId);
   }
 }
 

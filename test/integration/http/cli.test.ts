@@ -127,6 +127,19 @@ describe("tpl", () => {
     expect((await run("tpl delete")).code).toBe(2);
   });
 
+  it("redoes with the predecessor's flags, and prints the job", async () => {
+    const { code, out } = await run("tpl redo web --node a --node b --failed-only --detach");
+    expect(code).toBe(0);
+    expect(out).toContain("operation: REDO\n");
+    expect(fixture.service.calls[0]).toMatchObject({
+      name: "redoTemplate",
+      argument: { id: "web", distribution_scope: ["a", "b"], failed_only: true },
+    });
+    await run(`tpl redo --template-id ${TPL} --memory-only`);
+    expect(fixture.service.calls[1]?.argument).toEqual({ id: TPL, memory_only: true });
+    expect((await run("tpl redo")).code).toBe(2);
+  });
+
   it("exits 4 for a template in use and says what to do", async () => {
     fixture.service.failWith = new AppError("template_in_use", "template web has 1 sandbox");
     const { code, err } = await run("tpl delete web");

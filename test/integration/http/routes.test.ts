@@ -117,6 +117,16 @@ describe("templates", () => {
     expect(answer.json.detail).toContain("/source_image_ref is required");
   });
 
+  it("accepts a redo with 202, Location and the job, and refuses a mode there is not", async () => {
+    const path = `/v1/templates/${TPL}/redo`;
+    const answer = await ask(path, { body: { redo_mode: "FAILED_ONLY" } });
+    expect(answer.status).toBe(202);
+    expect(answer.headers["location"]).toBe(`/v1/jobs/${answer.json.job_id}`);
+    const wrong = await ask(path, { body: { redo_mode: "SOME" } });
+    expect(problemOf(wrong)).toEqual([400, "invalid_request"]);
+    expect(wrong.json.errors.map((one) => one.pointer)).toEqual(["/redo_mode"]);
+  });
+
   it("lists with filters and pages", async () => {
     const all = await ask("/v1/templates?limit=1&status=READY");
     expect(all.json.items.map((one) => one.template_id)).toEqual([TPL]);

@@ -5,6 +5,7 @@ import { flag, param, route, type Route } from "../route.ts";
 import {
   CreateFromImage,
   Job,
+  RedoTemplate,
   Replica,
   SandboxRequestBody,
   Template,
@@ -40,6 +41,29 @@ const fromImage = route(
   },
   async ({ commands }, c, { body }) => {
     const job = await commands.createFromImage(body, callContext(c));
+    return json(job, 202, { location: `/v1/jobs/${job.job_id}` });
+  },
+);
+
+const redo = route(
+  {
+    method: "post",
+    path: "/v1/templates/{id}/redo",
+    summary: "Make replicas anew; what is there serves until the new one is ready",
+    tag,
+    body: RedoTemplate,
+    headers: { Prefer: "wait=N holds the answer until the job has ended, at most N (900) seconds" },
+    answers: {
+      202: {
+        description: "the job has been accepted",
+        schema: Job,
+        headers: { Location: "/v1/jobs/{id} of the job" },
+      },
+      200: { description: "with Prefer: wait, the job has ended", schema: Job },
+    },
+  },
+  async ({ commands }, c, { body }) => {
+    const job = await commands.redoTemplate(param(c), body, callContext(c));
     return json(job, 202, { location: `/v1/jobs/${job.job_id}` });
   },
 );
@@ -141,6 +165,7 @@ const remove = route(
 
 export const templateRoutes: readonly Route[] = [
   fromImage,
+  redo,
   list,
   info,
   request,

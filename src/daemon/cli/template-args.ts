@@ -1,0 +1,62 @@
+/** What the commands of `tpl` share: the template that is meant, and waiting for its job. */
+import type { Command } from "commander";
+import { AppError, type JobInfo } from "../../domain/index.ts";
+import type { Client } from "./client.ts";
+import { followJob, requireReady, withJson, type CliContext } from "./context.ts";
+import { jobLines } from "./job.ts";
+import { json } from "./table.ts";
+
+export const templatePath = (id: string, rest = ""): string =>
+  `/v1/templates/${encodeURIComponent(id)}${rest}`;
+
+/** One key per run: the daemon does it once even if the connection breaks and is retried. */
+export const newKey = (): string => globalThis.crypto.randomUUID();
+
+/** The positional id, or the predecessor's --template-id. @throws AppError template_id_required */
+export function idOf(positional: string | undefined, flags: { templateId?: string }): string {
+  const id = positional ?? flags.templateId;
+  if (id === undefined || id.trim() === "") {
+    throw new AppError("template_id_required", "template id is required");
+  }
+  return id;
+}
+
+export const withId = (command: Command): Command =>
+  withJson(command.argument("[template]", "id or name")).option("--template-id <id>", "the same");
+
+export interface WaitFlags {
+  readonly json?: boolean;
+  readonly wait?: boolean;
+  readonly detach?: boolean;
+  readonly interval?: number;
+}
+
+export const withWait = (command: Command): Command =>
+  command
+    .option("--wait", "wait for the end (default on a terminal)")
+    .option("--detach", "print the job and return at once");
+
+/**
+ * Prints the job at once, or follows it to its end first.
+ * @throws AppError with the job's error when it ended FAILED
+ */
+export async function showJob(
+  context: CliContext,
+  client: Client,
+  job: JobInfo,
+  flags: WaitFlags,
+): Promise<void> {
+  const { io } = context;
+  const print = (one: JobInfo) => io.out(flags.json === true ? json(one) : jobLines(one));
+  if (flags.detach === true || (flags.wait !== true && !io.isTty)) {
+    print(job);
+    if (flags.json !== true) io.err(`hint: watch it: templatecenter tpl watch ${job.job_id}\n`);
+    return;
+  }
+  const ended = await followJob(context, client, job.job_id, {
+    ...(flags.json === undefined ? {} : { quiet: flags.json }),
+    ...(flags.interval === undefined ? {} : { intervalMs: Math.max(0.1, flags.interval) * 1_000 }),
+  });
+  print(ended);
+  requireReady(ended);
+}

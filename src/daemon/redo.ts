@@ -1,0 +1,212 @@
+/** Redo as it is asked for: what stands against it is said at once, the rest is its job's. */
+import {
+  AppError,
+  assertRedoable,
+  inScope,
+  isActiveJob,
+  newJobId,
+  redoModeOf,
+  redoTargets,
+  resumePhaseOf,
+  type Catalog,
+  type Clock,
+  type JobRecord,
+  type Queries,
+  type Random,
+  type RedoMode,
+  type RedoRequest,
+  type ReplicaStatus,
+  type TemplateRecord,
+} from "../domain/index.ts";
+import { targetNodes, type Nodes } from "./nodes.ts";
+import type { Records } from "./records.ts";
+
+export interface RedoParts {
+  readonly catalog: Catalog;
+  readonly records: Records;
+  readonly nodes: Nodes;
+  readonly queries: Pick<Queries, "template">;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly jobDeadlineMs: number;
+  /** Told the job's id before anybody can work on it. */
+  readonly onJob: (jobId: string) => void;
+}
+
+interface Asked {
+  readonly mode: RedoMode;
+  readonly scope: readonly string[];
+}
+
+/**
+ * The nodes that a redo works on now.
+ * @throws AppError no_template_nodes, no_failed_template_replicas, invalid_request "target nodes
+ *   are not healthy or not found"
+ */
+export function targetsOfRedo(
+  nodes: Nodes,
+  template: Pick<TemplateRecord, "desired_nodes" | "distribution_scope">,
+  replicas: readonly ReplicaStatus[],
+  { mode, scope }: Asked,
+): string[] {
+  if (mode === "NODES" || mode === "FAILED_NODES") {
+    return redoTargets(mode, targetNodes(nodes.all(), scope), replicas);
+  }
+  const own = template.distribution_scope ?? [];
+  const healthy = new Set(targetNodes(nodes.all(), []));
+  const holding = template.desired_nodes.filter((node) => healthy.has(node));
+  const more = nodes.all().filter((node) => healthy.has(node.node_id) && inScope(node, own));
+  const candidates = mode === "ALL" ? [...holding, ...more.map((node) => node.node_id)] : holding;
+  if (candidates.length === 0) throw new AppError("no_template_nodes");
+  return redoTargets(mode, candidates, replicas);
+}
+
+export const replicasOf = (catalog: Catalog, templateId: string): ReplicaStatus[] =>
+  [...catalog.list("replica", { id: templateId })].flatMap(({ value }) =>
+    value === undefined ? [] : [value],
+  );
+
+/** Newest first. */
+export const jobsOf = (records: Records, templateId: string): JobRecord[] =>
+  [...records.list("job")]
+    .filter((job) => job.template_id === templateId)
+    .sort((a, b) => b.attempt_no - a.attempt_no || (a.created_at < b.created_at ? 1 : -1));
+
+/** An attempt that was never counted is the first (row 20). */
+export const nextAttempt = (latest: Pick<JobRecord, "attempt_no"> | undefined): number =>
+  latest === undefined ? 1 : Math.max(latest.attempt_no, 1) + 1;
+
+const inProgress = (templateId: string, jobId: string): AppError =>
+  new AppError(
+    "template_attempt_in_progress",
+    `template ${templateId} is still being made by job ${jobId}`,
+    { meta: { job_id: jobId } },
+  );
+
+/**
+ * Writes the job, then names it in the template's record, which a deletion looks at: of both, the
+ * one that gets there first wins.
+ * @returns the job's id
+ * @throws AppError template_not_found, template_attempt_in_progress, redo_not_allowed,
+ *   no_failed_template_replicas, no_template_nodes, invalid_request, no_quorum
+ */
+export async function submitRedo(
+  parts: RedoParts,
+  idOrName: string,
+  request: RedoRequest,
+  context: { readonly requestId: string },
+): Promise<string> {
+  const { records, catalog, nodes, queries } = parts;
+  const mode = redoModeOf(request);
+  const scope = request.distribution_scope ?? [];
+  const { template_id: id } = queries.template(idOrName);
+  const template = records.get("template", id);
+  const jobs = jobsOf(records, id);
+  const active = jobs.find(isActiveJob);
+  if (active !== undefined) throw inProgress(id, active.job_id);
+  const [latest] = jobs;
+  assertRedoable(latest);
+  const replicas = replicasOf(catalog, id);
+  const place = template ?? { desired_nodes: [], distribution_scope: scopeOf(jobs) };
+  const targets = targetsOfRedo(nodes, place, replicas, { mode, scope });
+  const selected = replicas.filter((replica) => targets.includes(replica.node_id));
+  const job = newRedoJob(parts, { id, template, jobs, request, mode, context });
+  const resume = resumePhaseOf(latest, selected);
+  parts.onJob(job.job_id);
+  await records.update("job", job.job_id, () => ({ ...job, phase: resume, resume_phase: resume }));
+  try {
+    await claimTemplate(records, id, job.job_id);
+  } catch (error) {
+    await records.update("job", job.job_id, (current) => (current ? null : undefined));
+    throw error;
+  }
+  return job.job_id;
+}
+
+/** @throws AppError template_attempt_in_progress: another job has it, or it is being deleted */
+export async function claimTemplate(records: Records, id: string, jobId: string): Promise<void> {
+  for (;;) {
+    const before = records.get("template", id)?.job_id ?? "";
+    const other = before === "" ? undefined : await records.update("job", before, () => undefined);
+    if (before !== jobId && other !== undefined && isActiveJob(other)) throw inProgress(id, before);
+    const claimed = await records.update("template", id, (current) => {
+      if (current === undefined || (current.job_id ?? "") !== before) return undefined;
+      if (current.status === "DELETING") {
+        throw new AppError("template_attempt_in_progress", `template ${id} is being deleted`);
+      }
+      return { ...current, job_id: jobId };
+    });
+    if (claimed === undefined || claimed.job_id === jobId) return;
+  }
+}
+
+const scopeOf = (jobs: readonly JobRecord[]): string[] =>
+  jobs.find((job) => job.request !== undefined)?.request?.distribution_scope ?? [];
+
+function newRedoJob(
+  { clock, random, nodes, jobDeadlineMs }: RedoParts,
+  input: {
+    readonly id: string;
+    readonly template: TemplateRecord | undefined;
+    readonly jobs: readonly JobRecord[];
+    readonly request: RedoRequest;
+    readonly mode: RedoMode;
+    readonly context: { readonly requestId: string };
+  },
+): JobRecord {
+  const { id, template, jobs, request, mode, context } = input;
+  const at = new Date(clock.now()).toISOString();
+  const [latest] = jobs;
+  const made = jobs.find((job) => job.request !== undefined);
+  const artifactId = template?.artifact_id ?? made?.artifact_id;
+  const scope = request.distribution_scope ?? [];
+  return {
+    job_id: newJobId(random),
+    template_id: id,
+    request_id: request.request_id ?? context.requestId,
+    resource_type: template?.kind ?? "template",
+    resource_id: id,
+    attempt_no: nextAttempt(latest),
+    ...(latest === undefined ? {} : { retry_of_job_id: latest.job_id }),
+    operation: "REDO",
+    redo_mode: mode,
+    ...(scope.length === 0 ? {} : { redo_scope: scope }),
+    ...(request.memory_only === true ? { memory_only: true } : {}),
+    ...(artifactId === undefined ? {} : { artifact_id: artifactId }),
+    ...(made === undefined ? {} : sourceOf(made, request)),
+    instance_type: template?.instance_type ?? latest?.instance_type ?? "cubebox",
+    status: "PENDING",
+    phase: "SNAPSHOTTING",
+    progress: 0,
+    error_message: "",
+    expected_node_count: 0,
+    ready_node_count: 0,
+    failed_node_count: 0,
+    template_status: template?.status ?? "PENDING",
+    artifact_status: "PENDING",
+    runs: 0,
+    phases: [],
+    submitted_to: nodes.self,
+    deadline_at: new Date(clock.now() + jobDeadlineMs).toISOString(),
+    created_at: at,
+    updated_at: at,
+  };
+}
+
+/** What a build needs again, from the job that made it. */
+function sourceOf(made: JobRecord, redo: RedoRequest): Partial<JobRecord> {
+  const { source_image_ref, source_image_digest, writable_layer_size, network_type } = made;
+  const fingerprint = made.template_spec_fingerprint;
+  const username = redo.registry_username ?? made.request?.registry_username;
+  return {
+    request: {
+      ...made.request,
+      ...(username === undefined ? {} : { registry_username: username }),
+    },
+    ...(source_image_ref === undefined ? {} : { source_image_ref }),
+    ...(source_image_digest === undefined ? {} : { source_image_digest }),
+    ...(writable_layer_size === undefined ? {} : { writable_layer_size }),
+    ...(network_type === undefined ? {} : { network_type }),
+    ...(fingerprint === undefined ? {} : { template_spec_fingerprint: fingerprint }),
+  };
+}
