@@ -162,8 +162,7 @@ it(
       ready_node_count: 3,
       template_status: "READY",
     });
-    for (const index of [1, 2])
-      expect(await readFile((await held(index)).path)).toEqual(good?.bytes);
+    for (const index of [1, 2]) expect(await superblock(index)).toEqual(good);
   },
 );
 
