@@ -3,6 +3,7 @@ import {
   AppError,
   CLUSTER,
   LIMITS,
+  clusterAttention,
   isActiveJob,
   labelFilter,
   type ArtifactInfo,
@@ -359,7 +360,7 @@ function overview(queries: Queries, nodeId: string): Overview {
   const templates = queries.listTemplates({ limit: LIMITS.pageMax }).items;
   const jobs = queries.listJobs({ limit: LIMITS.pageMax }).items;
   const node = queries.node(nodeId);
-  const attention: Overview["attention"][number][] = [];
+  const attention: Overview["attention"][number][] = [...clusterAttention(queries.cluster())];
   for (const template of templates) {
     if (template.status !== "FAILED" && template.status !== "PARTIALLY_READY") continue;
     attention.push({

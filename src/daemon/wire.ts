@@ -389,13 +389,19 @@ function announceCluster({ catalog, cluster, hub }: State, clock: Clock): () => 
       if (kind === "leader") soon();
     }),
   ];
-  let last = "";
+  // By artifact, of those that somebody lacks a part of: what all hold is not looked at.
+  let last = new Map<string, string>();
   const stopSwarms = everySoOften(clock, () => {
-    for (const swarm of cluster.swarm.views()) {
-      const text = JSON.stringify(swarm);
-      if (text !== last) hub.publish("swarm", swarm.artifact_id, {});
-      last = text;
+    const now = new Map(
+      cluster.swarm
+        .views()
+        .filter(({ nodes }) => nodes.some(({ complete }) => !complete))
+        .map((swarm) => [swarm.artifact_id, JSON.stringify(swarm)]),
+    );
+    for (const id of new Set([...last.keys(), ...now.keys()])) {
+      if (now.get(id) !== last.get(id)) hub.publish("swarm", id, {});
     }
+    last = now;
   });
   return async () => {
     timer?.cancel();

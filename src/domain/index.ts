@@ -1,4 +1,5 @@
 export * from "./artifact.ts";
+export * from "./attention.ts";
 export * from "./chunk-manifest.ts";
 export * from "./cluster.ts";
 export * from "./collection.ts";
@@ -24,6 +25,7 @@ export type * from "./ports.ts";
 export type * from "./runtime-driver.ts";
 export * from "./quorum.ts";
 export * from "./redo.ts";
+export * from "./removal.ts";
 export * from "./rendezvous.ts";
 export * from "./replica.ts";
 export * from "./resolve.ts";

@@ -57,10 +57,13 @@ export interface Overview {
   readonly jobs: Readonly<Record<string, number>>;
   readonly sandboxes: number;
   readonly active_jobs: readonly JobInfo[];
-  /** What needs an operator: failed templates and jobs, low disk, a driver that cannot run. */
+  /**
+   * What needs an operator: no quorum, dead members, nodes that differ for long, failed templates,
+   * low disk, a driver that cannot run.
+   */
   readonly attention: readonly {
     readonly subject: string;
-    readonly kind: "template" | "job" | "node";
+    readonly kind: "template" | "job" | "node" | "cluster";
     readonly since: string;
     readonly why: string;
     readonly next: string;

@@ -16,7 +16,7 @@ import { deletePlan, phaseWord, templateName, type NoticeCode } from "./view-mod
 type FormBody = Readonly<Record<string, string>>;
 
 /** The form's text fields. @throws AppError forbidden when its token is not this session's. */
-async function readForm(c: UiContext): Promise<FormBody> {
+export async function readForm(c: UiContext): Promise<FormBody> {
   const body = await c.req.parseBody();
   const form = Object.fromEntries(
     Object.entries(body).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
@@ -31,17 +31,17 @@ async function readForm(c: UiContext): Promise<FormBody> {
   return form;
 }
 
-const contextOf = (c: UiContext): CallContext => ({
+export const contextOf = (c: UiContext): CallContext => ({
   requestId: c.get("requestId"),
   actor: `page:${c.get("session").id.slice(0, 8)}`,
 });
 
-const withNotice = (path: string, code: NoticeCode): string => `${path}?notice=${code}`;
+export const withNotice = (path: string, code: NoticeCode): string => `${path}?notice=${code}`;
 
 /** Runs the act of a form once, then leads to where its result can be seen. */
-async function act(
+export async function act(
   c: UiContext,
-  submissions: Submissions,
+  submissions: Submissions<string>,
   run: (form: FormBody, context: CallContext) => Promise<string>,
 ): Promise<Response> {
   const form = await readForm(c);
@@ -52,7 +52,7 @@ async function act(
 
 type Section = "templates" | "jobs" | "nodes" | "cluster" | "storage";
 
-const ask = (ui: Ui, c: UiContext, section: Section, what: Confirmation) =>
+export const ask = (ui: Ui, c: UiContext, section: Section, what: Confirmation) =>
   ui.show(c, {
     title: what.title,
     tone: "warn",
@@ -63,12 +63,11 @@ const ask = (ui: Ui, c: UiContext, section: Section, what: Confirmation) =>
 
 /** Registers the forms and their confirmation pages. */
 export function registerActions(app: Hono<UiEnv>, ui: Ui): void {
-  const submissions = createSubmissions();
+  const submissions = createSubmissions<string>();
   registerCreate(app, ui, submissions);
   registerTemplateActions(app, ui, submissions);
   registerJobActions(app, ui, submissions);
   registerSandboxActions(app, ui, submissions);
-  registerNodeActions(app, ui, submissions);
   registerGcActions(app, ui, submissions);
   app.post("/settings", async (c) => {
     const form = await readForm(c);
@@ -77,7 +76,7 @@ export function registerActions(app: Hono<UiEnv>, ui: Ui): void {
   });
 }
 
-function registerCreate(app: Hono<UiEnv>, ui: Ui, submissions: Submissions): void {
+function registerCreate(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<string>): void {
   const show = (c: UiContext, values: FormValues, problems: FormProblems) =>
     ui.show(
       c,
@@ -111,7 +110,7 @@ function registerCreate(app: Hono<UiEnv>, ui: Ui, submissions: Submissions): voi
   });
 }
 
-function registerTemplateActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions): void {
+function registerTemplateActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<string>): void {
   const { queries, commands } = ui;
   app.get("/templates/:id/delete", (c) => {
     const template = queries.template(c.req.param("id"));
@@ -157,7 +156,7 @@ function registerTemplateActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissi
   );
 }
 
-function registerJobActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions): void {
+function registerJobActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<string>): void {
   app.get("/jobs/:id/cancel", (c) => {
     const job = ui.queries.job(c.req.param("id"));
     const phase = phaseWord(job.phase).toLowerCase();
@@ -183,7 +182,7 @@ function registerJobActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions):
   );
 }
 
-function registerSandboxActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions): void {
+function registerSandboxActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<string>): void {
   app.get("/sandboxes/:id/stop", (c) => {
     const box = ui.queries.sandbox(c.req.param("id"));
     return ask(ui, c, "nodes", {
@@ -205,36 +204,7 @@ function registerSandboxActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissio
   );
 }
 
-function registerNodeActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions): void {
-  for (const drained of [true, false]) {
-    const verb = drained ? "drain" : "undrain";
-    app.get(`/nodes/:id/${verb}`, (c) => {
-      const node = ui.queries.node(c.req.param("id"));
-      return ask(ui, c, "cluster", {
-        title: drained ? `Drain ${node.node_id}?` : `End the drain of ${node.node_id}?`,
-        effects: drained
-          ? [
-              "It gives up what it leads, and gets no new template.",
-              "What it holds stays: sandboxes go on and start there as before.",
-            ]
-          : ["It leads again, and gets the templates that it lacks."],
-        action: `/ui/nodes/${node.node_id}/${verb}`,
-        verb: drained ? "Drain node" : "End drain",
-        kind: drained ? "danger" : "primary",
-        command: commandLines.drain(node.node_id, drained),
-        back: "/ui/cluster",
-      });
-    });
-    app.post(`/nodes/:id/${verb}`, (c) =>
-      act(c, submissions, async (_form, context) => {
-        await ui.commands.drainNode(c.req.param("id"), drained, context);
-        return withNotice("/ui/cluster", drained ? "node-drained" : "node-undrained");
-      }),
-    );
-  }
-}
-
-function registerGcActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions): void {
+function registerGcActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<string>): void {
   const { commands, clock } = ui;
   app.get("/storage/collect", async (c) => {
     const plan = await commands.collectGarbage({ dryRun: true }, contextOf(c));

@@ -35,9 +35,16 @@ const squeezeStyle = (source: string): string =>
     .replace(/="([a-z]+)"\]/g, "=$1]")
     .replace(/([ (,:-])0\.(\d)/g, "$1.$2");
 
-/** Blanks around operators; no text of our script has these signs. */
+/** Blanks around operators and brackets; no text that our script shows has these signs. */
 const squeezeScript = (source: string): string =>
-  squeeze(source).replace(/ (=>|===|!==|=|&&|\|\||\?|<|>|\+|-) /g, "$1");
+  squeeze(source)
+    .replace(/ (=>|===|!==|=|&&|\|\||\?|<|>|\+|-) /g, "$1")
+    .replace(/\) \{/g, "){")
+    .replace(/\b(if|for|while) \(/g, "$1(")
+    .replace(/\{ | \}/g, (sign) => sign.trim())
+    .replace(/([{;,])\n/g, "$1")
+    .replace(/;\}/g, "}")
+    .replaceAll(", ", ",");
 
 function asset(stem: string, extension: string, type: string, body: string): Asset {
   const hash = createHash("sha256").update(body).digest("hex").slice(0, 16);

@@ -20,6 +20,12 @@ export const commandLines = {
   deleteSandbox: (id: string): string => line("sandbox", "delete", id),
   sandboxes: (): string => line("sandbox", "list"),
   cluster: (): string => line("cluster", "status"),
+  makeToken: (ttlSeconds: number, uses: number): string =>
+    line("cluster", "token", "--ttl", String(ttlSeconds), "--uses", String(uses)),
+  revokeToken: (id: string): string => line("cluster", "revoke", id),
+  join: (token: string): string => line("cluster", "join", token),
+  daemonJoin: (token: string): string => line("daemon", "--join", token),
+  remove: (node: string): string => line("cluster", "remove", node),
   drain: (node: string, drained: boolean): string =>
     line("cluster", drained ? "drain" : "undrain", node),
   storage: (): string => line("storage"),

@@ -17,10 +17,14 @@ import {
   leaderTable,
   memberTable,
   quorumCard,
+  sessionTable,
   swarmList,
 } from "./fragments/cluster-parts.ts";
-import { clusterSentence } from "./pages/cluster.ts";
+import { clusterSentence, leaderOf } from "./cluster-models.ts";
+import { healthStrip } from "./fragments/health-strip.ts";
+import { tokenTable } from "./fragments/token-table.ts";
 import { nodeCard, nodeFacts } from "./fragments/node-facts.ts";
+import { templateSwarm } from "./fragments/swarm-bars.ts";
 import { templateFacts, templateHead } from "./fragments/template-head.ts";
 import { jobSentence, templateSentence } from "./view-models.ts";
 
@@ -69,6 +73,7 @@ function overviewTopic(queries: Queries): Topic {
   const all: Record<string, Region> = {
     tiles: { id: "tiles", render: () => tiles(queries.overview()) },
     attention: { id: "attention", render: (now) => attentionList(queries.overview(), now) },
+    health: { id: "cluster-health", render: (now) => healthStrip(queries.cluster(), now) },
     active: { id: "active-jobs", render: (now) => activeJobs(queries.overview().active_jobs, now) },
     recent: {
       id: "recent-templates",
@@ -84,7 +89,8 @@ function overviewTopic(queries: Queries): Topic {
   return {
     touched: (event) => {
       if (event.type === "job-progress") return pick("active", "recent");
-      if (event.type === "job-log" || event.type === "artifact") return [];
+      if (event.type === "cluster") return pick("health", "attention");
+      if (["job-log", "artifact", "swarm"].includes(event.type)) return [];
       return pick("tiles", "attention", "active", "recent");
     },
     refetch: () => undefined,
@@ -151,7 +157,10 @@ function templateTopic(queries: Queries, id: string): Topic {
     },
   });
   const head = of("template-head", (template, now) => templateHead(template, jobOf(), now));
-  const factList = of("template-facts", (template, now) => templateFacts(template, now));
+  const factList = of("template-facts", (template, now) =>
+    templateFacts(template, leaderOf(queries.cluster(), template), now),
+  );
+  const swarm = of("swarm", (template) => templateSwarm(template, jobOf(), queries.swarms()));
   const replicas = of("replicas", (template) => replicaTable(template));
   const progress = (): Region[] => {
     const job = jobOf();
@@ -162,9 +171,11 @@ function templateTopic(queries: Queries, id: string): Topic {
     touched: (event) => {
       const mine = event.subject === id || findJob(queries, event.subject)?.template_id === id;
       if (event.type === "job-progress") return mine ? [head, ...progress()] : [];
-      if (event.type === "job") return mine ? [head, factList, ...progress()] : [];
+      if (event.type === "job") return mine ? [head, factList, swarm, ...progress()] : [];
       if (event.type === "artifact") return [factList];
-      return mine && event.type !== "job-log" ? [head, factList, replicas] : [];
+      if (event.type === "cluster") return [factList];
+      if (event.type === "swarm") return event.subject === current()?.artifact_id ? [swarm] : [];
+      return mine && event.type !== "job-log" ? [head, factList, replicas, swarm] : [];
     },
     refetch: () => undefined,
     get logJob() {
@@ -249,6 +260,8 @@ function clusterTopic(queries: Queries): Topic {
     { id: "members", render: (now) => memberTable(queries.cluster(), now) },
     { id: "leaders", render: (now) => leaderTable(queries.cluster(), now) },
     { id: "divergence", render: (now) => divergenceList(queries.cluster(), now) },
+    { id: "tokens", render: (now) => tokenTable(queries.cluster(), now) },
+    { id: "sessions", render: () => sessionTable(queries.cluster()) },
   ];
   const swarms: Region = { id: "swarms", render: () => swarmList(queries.swarms()) };
   return {

@@ -10,6 +10,8 @@ import { AppError, errorText, isAppError, isActiveJob } from "../domain/index.ts
 import type { Queries } from "../domain/index.ts";
 import { registerActions } from "./actions.ts";
 import { loadAssets } from "./assets.ts";
+import { registerClusterActions } from "./cluster-actions.ts";
+import { leaderOf } from "./cluster-models.ts";
 import { commandLines } from "./command-lines.ts";
 import { templateTitle } from "./fragments/template-head.ts";
 import { jobTitle } from "./fragments/job-head.ts";
@@ -97,6 +99,7 @@ export function createUi(deps: UiDependencies): Hono {
   registerStorage(app, ui);
   // Before the details: `new` is no template's id.
   registerActions(app, ui);
+  registerClusterActions(app, ui);
   registerDetails(app, ui);
   registerStream(app, ui);
   app.all("*", (c) => {
@@ -145,6 +148,7 @@ async function overview(ui: Ui, c: UiContext): Promise<Response> {
     refresh: state.active_jobs.length > 0,
     body: overviewPage(
       state,
+      queries.cluster(),
       recent,
       (template) => findJob(queries, template.job_id),
       ui.clock.now(),
@@ -281,6 +285,8 @@ function registerDetails(app: Hono<UiEnv>, ui: Ui): void {
         job,
         log,
         request: requestText(queries, template.template_id),
+        leader: leaderOf(queries.cluster(), template),
+        swarms: queries.swarms(),
         now: clock.now(),
       }),
     });

@@ -2,16 +2,16 @@
 
 const KEPT = 1_000;
 
-export interface Submissions {
+export interface Submissions<T> {
   /**
    * Runs the act once per key and answers every later call with its result; a failed act leaves the
    * key free, so that the form can be sent again.
    */
-  once(key: string, act: () => Promise<string>): Promise<string>;
+  once(key: string, act: () => Promise<T>): Promise<T>;
 }
 
-export function createSubmissions(kept = KEPT): Submissions {
-  const results = new Map<string, Promise<string>>();
+export function createSubmissions<T>(kept = KEPT): Submissions<T> {
+  const results = new Map<string, Promise<T>>();
   return {
     once(key, act) {
       if (key === "") return act();

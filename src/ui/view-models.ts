@@ -308,6 +308,8 @@ const NOTICES = {
   "node-drained": "The node is drained.",
   "garbage-collected": "What was due is gone; the rest is shown below.",
   "node-undrained": "The node takes part again.",
+  "node-removed": "The node is no member any more.",
+  "token-revoked": "The token admits nobody any more.",
   "settings-saved": "Your settings were saved in this browser.",
 } as const;
 export type NoticeCode = keyof typeof NOTICES;
@@ -340,6 +342,9 @@ const ADVICE: Readonly<Record<string, string>> = {
   job_interrupted: "The daemon was restarted; submit the image again.",
   sandbox_not_found: "It has already stopped. See the node's list of sandboxes.",
   node_not_found: "See the list of nodes.",
+  no_quorum: "Bring voters back; the cluster page says which are needed.",
+  join_token_not_found: "It was revoked, or dropped after it expired.",
+  not_clustered: "Make a join token: that makes this node a cluster.",
   daemon_draining: "The daemon is stopping. Try again when it is back.",
   forbidden: "Reload the page you came from and send the form again.",
   not_found: "Check the address, or start from the overview.",

@@ -5,8 +5,15 @@ import type { AddressInfo } from "node:net";
 import { createUi } from "../../src/ui/index.ts";
 import { realClock } from "../../src/daemon/effects/clock.ts";
 import { realRandom } from "../../src/daemon/effects/random.ts";
-import type { JobInfo, Log, NodeFact, Overview, Queries } from "../../src/domain/index.ts";
-import { isActiveJob } from "../../src/domain/index.ts";
+import type {
+  JobInfo,
+  Log,
+  NodeFact,
+  Overview,
+  Queries,
+  SwarmView,
+} from "../../src/domain/index.ts";
+import { clusterAttention, isActiveJob } from "../../src/domain/index.ts";
 import {
   aCluster,
   aJob,
@@ -35,6 +42,7 @@ export const ago = (seconds: number): string =>
 export const tplId = (digit: string): string => `tpl-${digit.repeat(24)}`;
 export const BUILDING_JOB = "5f0c2d1e-8c1b-4b57-9a53-0d6d1f5ad001";
 export const FAILED_JOB = "a91be7c4-11d2-4c0f-8f60-b7ab3e0cc002";
+export const SPREADING_JOB = "b7e1a0c9-52d4-4f0b-9c3a-1d2e3f4ad004";
 export const READY_JOB = "c3d0f6a2-7e45-43b8-a3f4-6f2f9a1bb003";
 
 export const uiNode = (over: Partial<NodeFact> = {}): NodeFact =>
@@ -128,6 +136,25 @@ const readyJob = (): JobInfo => {
   });
 };
 
+const spreadingJob = (): JobInfo =>
+  buildingJob({
+    job_id: SPREADING_JOB,
+    template_id: tplId("d"),
+    source_image_ref: "docker.io/library/node:20",
+    phase: "DISTRIBUTING",
+    progress: 80,
+    expected_node_count: 4,
+    worked_by: "node-1",
+  });
+
+/** `node-1` leads the template that spreads. */
+const uiCluster = () => {
+  const view = aCluster();
+  const since = ago(40);
+  const leader = { template_id: tplId("d"), node_id: "node-1", epoch: 3, since, valid: true };
+  return { ...view, node_id: "node-1", leaders: [leader, ...view.leaders.slice(1)] };
+};
+
 function fill(service: FakeService): void {
   const snapshotted = aReplica({
     guest_image_version: "12.9-20260101",
@@ -137,7 +164,7 @@ function fill(service: FakeService): void {
     timings: { boot: 3_600, probe: 180, snapshot: 16 },
   });
   const long = `a-very-long-name-${"of-a-template-".repeat(3)}x`;
-  service.jobs.push(buildingJob(), failedJob(), readyJob());
+  service.jobs.push(buildingJob(), failedJob(), readyJob(), spreadingJob());
   service.templates.push(
     aTemplate({
       template_id: tplId("b"),
@@ -182,6 +209,18 @@ function fill(service: FakeService): void {
       updated_at: ago(40_000),
     }),
     aTemplate({
+      template_id: tplId("d"),
+      display_name: "spreading",
+      status: "CREATING",
+      job_id: SPREADING_JOB,
+      image_info: "docker.io/library/node:20",
+      artifact_id: "art-1",
+      artifact_size_bytes: 128 * 1024 * 1024,
+      desired_nodes: ["node-1", "node-2", "node-3", "node-4"],
+      replicas: [],
+      updated_at: ago(20_000),
+    }),
+    aTemplate({
       template_id: tplId("f"),
       display_name: "billing",
       status: "FAILED",
@@ -208,8 +247,24 @@ function fill(service: FakeService): void {
   for (const line of lines) service.addLog(BUILDING_JOB, line);
 }
 
-function withOverview(service: FakeService): Queries {
+/** Two nodes, one of which is down: no quorum. */
+export const aPair = () => {
+  const view = aCluster();
+  const [one, two] = view.members;
+  const note =
+    "1 of 2 voters are up and 2 are needed: resolve and sandboxes go on, changes are refused " +
+    "(no_quorum) until node-2 is back";
+  const voters = ["node-1", "node-2"];
+  const quorum = { ...view.quorum, available: false, note, voters, alive: ["node-1"] };
+  const dead = { ...two!, liveness: "dead" as const, liveness_since: ago(300), in_sync: null };
+  return { ...view, quorum, members: [one!, dead], divergence: [], tokens: [] };
+};
+
+export type SiteKind = "full" | "empty" | "two";
+
+function withOverview(service: FakeService, kind: SiteKind, swarms: SwarmView[]): Queries {
   const node = uiNode();
+  const cluster = () => (kind === "full" ? uiCluster() : kind === "two" ? aPair() : aLoneNode());
   const tally = (states: readonly string[]) => {
     const counts: Record<string, number> = {};
     for (const state of states) counts[state] = (counts[state] ?? 0) + 1;
@@ -218,8 +273,8 @@ function withOverview(service: FakeService): Queries {
   return {
     ...service.queries,
     nodes: () => [node],
-    cluster: () => (service.templates.length === 0 ? aLoneNode() : aCluster()),
-    swarms: () => (service.templates.length === 0 ? [] : aSwarms()),
+    cluster,
+    swarms: () => swarms,
     node: (id) => (id === "self" || id === node.node_id ? node : service.queries.node(id)),
     overview: (): Overview => ({
       node,
@@ -227,52 +282,63 @@ function withOverview(service: FakeService): Queries {
       jobs: tally(service.jobs.map((job) => job.status)),
       sandboxes: service.sandboxes.length,
       active_jobs: service.jobs.filter(isActiveJob),
-      attention: service.templates
-        .filter((template) => template.status === "FAILED")
-        .map((template) => ({
-          subject: template.template_id,
-          kind: "template" as const,
-          since: template.updated_at,
-          why: template.last_error,
-          next: "Submit again with a registry user and password that may pull.",
-        })),
+      attention: [
+        ...clusterAttention(cluster()),
+        ...service.templates
+          .filter((template) => template.status === "FAILED")
+          .map((template) => ({
+            subject: template.template_id,
+            kind: "template" as const,
+            since: template.updated_at,
+            why: template.last_error,
+            next: "Submit again with a registry user and password that may pull.",
+          })),
+      ],
     }),
   };
 }
 
 export interface UiSite {
   readonly service: FakeService;
+  /** The distributions, to be changed by a test. */
+  readonly swarms: SwarmView[];
   readonly app: Hono;
   readonly url: string;
   close(): Promise<void>;
 }
 
-/** `empty` has a node and nothing else. */
-export function createUiApp(kind: "full" | "empty" = "full"): { service: FakeService; app: Hono } {
+/** `empty` has a node and nothing else, `two` a cluster of two of which one is down. */
+export function createUiApp(kind: SiteKind = "full"): {
+  service: FakeService;
+  swarms: SwarmView[];
+  app: Hono;
+} {
   const service = createFakeService();
   service.templates.length = 0;
   service.jobs.length = 0;
   service.sandboxes.length = 0;
   if (kind === "full") fill(service);
+  const swarms = kind === "full" ? aSwarms() : [];
   const ui = createUi({
-    queries: withOverview(service),
+    queries: withOverview(service, kind, swarms),
     commands: service.commands,
     version: "0.1.0",
     clock: realClock,
     random: realRandom,
     log: silentLog,
   });
-  return { service, app: new Hono().route("/ui", ui) };
+  return { service, swarms, app: new Hono().route("/ui", ui) };
 }
 
-export async function serveUi(kind: "full" | "empty" = "full"): Promise<UiSite> {
-  const { service, app } = createUiApp(kind);
+export async function serveUi(kind: SiteKind = "full"): Promise<UiSite> {
+  const { service, swarms, app } = createUiApp(kind);
   const server = await new Promise<ReturnType<typeof serve>>((resolve) => {
     const made = serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" }, () => resolve(made));
   });
   const { port } = server.address() as AddressInfo;
   return {
     service,
+    swarms,
     app,
     url: `http://127.0.0.1:${port}`,
     close: () =>

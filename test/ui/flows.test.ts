@@ -205,3 +205,56 @@ test("a new template appears in an open list, which keeps its filter", async () 
   await page.getByRole("link", { name: "fresh" }).waitFor();
   expect(await page.locator("#templates tbody tr").count()).toBe(2);
 });
+
+test("without script a join token is made, shown with its command, and revoked", async () => {
+  const page = await open("/ui/cluster", { javaScriptEnabled: false });
+  await page.getByRole("link", { name: "Make a join token" }).click();
+  await page.getByLabel("Good for").selectOption("1 day");
+  await page.getByLabel("Nodes that may join").fill("3");
+  await page.getByRole("button", { name: "Make token" }).click();
+  await page.getByText("templatecenter cluster join tcj1.secret").waitFor();
+  expect(site.service.calls[0]?.argument).toEqual({ ttl_seconds: 86_400, uses: 3 });
+
+  await page.getByRole("link", { name: "Back to the cluster" }).click();
+  expect(await page.content()).not.toContain("tcj1.secret");
+  await page.goto(`${site.url}/ui/cluster/tokens/tok-1/revoke`);
+  await page.getByRole("button", { name: "Revoke token" }).click();
+  await page.getByText("The token admits nobody any more.").waitFor();
+  expect(names()).toEqual(["createJoinToken", "revokeJoinToken"]);
+});
+
+test("removing a node asks in a dialog first", async () => {
+  const page = await open("/ui/cluster");
+  await page.locator("#member-node-2").getByRole("link", { name: "Remove" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText("4 nodes are left.").waitFor();
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "hidden" });
+  expect(names()).toEqual([]);
+  expect(await page.locator("#member-node-1").getByRole("link", { name: "Remove" }).count()).toBe(
+    0,
+  );
+});
+
+test("the shares of a swarm move without a reload, and go when all have all", async () => {
+  const page = await open(`/ui/templates/${tplId("d")}`);
+  await live(page);
+  await page.getByText("1 of 4 nodes have all of 128 MiB.").waitFor();
+  site.swarms[0] = {
+    ...site.swarms[0]!,
+    nodes: site.swarms[0]!.nodes.map((node) =>
+      node.node_id === "node-2" ? { ...node, have_chunks: 2_048, complete: true } : node,
+    ),
+  };
+  site.service.publish("swarm", "art-1");
+  await page.getByText("2 of 4 nodes have all of 128 MiB.").waitFor();
+  const [first] = site.swarms[0].nodes;
+  const nodes = ["node-1", "node-2", "node-3", "node-4"];
+  site.swarms[0] = {
+    ...site.swarms[0],
+    nodes: nodes.map((node_id) => ({ ...first!, node_id, complete: true })),
+  };
+  site.service.publish("swarm", "art-1");
+  await page.locator(`#swarm-${tplId("d")}`).waitFor({ state: "hidden" });
+  expect(problems).toEqual([]);
+});

@@ -9,10 +9,11 @@ import {
   READY_JOB,
   serveUi,
   tplId,
+  type SiteKind,
   type UiSite,
 } from "../support/ui-site.ts";
 
-const PAGES: readonly (readonly [string, "full" | "empty", string])[] = [
+const PAGES: readonly (readonly [string, SiteKind, string])[] = [
   ["overview", "full", "/ui/"],
   ["overview-empty", "empty", "/ui/"],
   ["templates", "full", "/ui/templates"],
@@ -36,6 +37,14 @@ const PAGES: readonly (readonly [string, "full" | "empty", string])[] = [
   ["cluster-empty", "empty", "/ui/cluster"],
   ["storage", "full", "/ui/storage"],
   ["collect", "full", "/ui/storage/collect"],
+  ["cluster-no-quorum", "two", "/ui/cluster"],
+  ["overview-no-quorum", "two", "/ui/"],
+  ["template-spreading", "full", `/ui/templates/${tplId("d")}`],
+  ["token-new", "full", "/ui/cluster/tokens/new"],
+  ["token-new-alone", "empty", "/ui/cluster/tokens/new"],
+  ["token-revoke", "full", "/ui/cluster/tokens/tok-1/revoke"],
+  ["remove", "full", "/ui/cluster/members/node-2/remove"],
+  ["remove-blocked", "two", "/ui/cluster/members/node-2/remove"],
   ["drain", "full", "/ui/nodes/node-a/drain"],
   ["help", "full", "/ui/help"],
   ["problem", "full", "/ui/jobs/none"],
@@ -48,16 +57,17 @@ const MODES = [
 ] as const;
 
 let browser: Browser;
-let sites: Record<"full" | "empty", UiSite>;
+let sites: Record<SiteKind, UiSite>;
 
 beforeAll(async () => {
   browser = await chromium.launch(CHROMIUM);
-  sites = { full: await serveUi("full"), empty: await serveUi("empty") };
+  sites = { full: await serveUi("full"), empty: await serveUi("empty"), two: await serveUi("two") };
 });
 afterAll(async () => {
   await browser.close();
   await sites.full.close();
   await sites.empty.close();
+  await sites.two.close();
 });
 
 async function shoot(page: Page, name: string): Promise<void> {

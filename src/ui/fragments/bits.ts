@@ -69,3 +69,15 @@ export const confirmLink = (href: string, text: string, kind = ""): Html =>
     hx-swap="innerHTML"
     >${text}</a
   >`;
+
+/** A name, its value and what is behind it, as a link to more. */
+export const tile = (
+  href: string,
+  name: string,
+  value: Html | string,
+  detail: Html | string,
+): Html =>
+  html`<a class="tile" href="${href}"
+    ><span class="tile-n">${name}</span><span class="tile-v">${value}</span
+    ><span class="tile-d">${detail}</span></a
+  >`;

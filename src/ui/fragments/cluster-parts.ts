@@ -1,39 +1,26 @@
 /**
  * The live parts of the cluster page. Id rules: `quorum`, `members`, `leaders`, `divergence`,
- * `swarms`.
+ * `swarms`, `sessions`, `messages`.
  */
 import type { ClusterView, MemberView, SwarmView } from "../../domain/index.ts";
-import { count, formatBytes } from "../format.ts";
+import { isSpreading, memberStatus, messagesSentence, sessionStatus } from "../cluster-models.ts";
+import { count, formatDuration } from "../format.ts";
 import { html, join, nothing, type Html } from "../html.ts";
 import { sentenceCase, status, type Status } from "../status.ts";
-import { confirmLink, copyable, emptyState, facts, statusMark, timeAgo } from "./bits.ts";
+import { commandLines } from "../command-lines.ts";
+import {
+  commandBox,
+  confirmLink,
+  copyable,
+  emptyState,
+  facts,
+  statusMark,
+  timeAgo,
+} from "./bits.ts";
+import { shareBars } from "./swarm-bars.ts";
+import { table } from "./tables.ts";
 
 const LEADERS_SHOWN = 50;
-
-/** One state per member, worst first. */
-export function memberStatus(member: MemberView): Status {
-  if (member.liveness === "dead") return status("DEAD");
-  if (member.liveness === "suspect") return status("SUSPECT");
-  if (member.drained) return status("DRAINED");
-  return status(member.warm ? "ALIVE" : "WARMING");
-}
-
-const table = (caption: string, heads: readonly string[], rows: readonly Html[]): Html =>
-  html`<div class="tbl" tabindex="0" role="group" aria-label="${caption}">
-    <table class="rows">
-      <caption class="vh">
-        ${caption}
-      </caption>
-      <thead>
-        <tr>
-          ${join(heads.map((name) => html`<th scope="col">${name}</th>`))}
-        </tr>
-      </thead>
-      <tbody>
-        ${join(rows)}
-      </tbody>
-    </table>
-  </div>`;
 
 export const quorumCard = (view: ClusterView): Html =>
   html`<div id="quorum" class="card">
@@ -97,9 +84,25 @@ const memberRow = (member: MemberView, now: number): Html => {
     <td class="num">${member.lag_ms === undefined ? "–" : `${Math.round(member.lag_ms)} ms`}</td>
     <td class="num">${member.leads}</td>
     <td class="num">${timeAgo(member.liveness_since, now)}</td>
-    <td>${confirmLink(`/ui/nodes/${id}/${verb}`, member.drained ? "End drain" : "Drain")}</td>
+    <td>
+      <div class="acts">
+        ${confirmLink(`/ui/nodes/${id}/${verb}`, member.drained ? "End drain" : "Drain", "small")}
+        ${
+          member.self
+            ? nothing
+            : confirmLink(`/ui/cluster/members/${id}/remove`, "Remove", "small danger")
+        }
+      </div>
+    </td>
   </tr>`;
 };
+
+/** What an operator does at a lone node. */
+export const howToCluster: Html = html`<p>
+    Make a join token here, and give it to <code>templatecenter cluster join</code> on another host.
+  </p>
+  <p><a class="btn primary" href="/ui/cluster/tokens/new">Make a join token</a></p>
+  ${commandBox(commandLines.makeToken(3_600, 1), "Or")}`;
 
 const MEMBER_HEADS = [
   "Status",
@@ -120,10 +123,7 @@ export const memberTable = (view: ClusterView, now: number): Html =>
         ? emptyState(
             "This node is alone",
             "It is its own quorum: everything works, on this host only.",
-            html`<p>
-              Make a join token here with <code>templatecenter cluster token</code>, and give it to
-              <code>templatecenter cluster join</code> on another host.
-            </p>`,
+            howToCluster,
           )
         : table(
             "Members",
@@ -194,46 +194,70 @@ export const divergenceList = (view: ClusterView, now: number): Html =>
     }
   </div>`;
 
-const shareRow = (swarm: SwarmView, node: SwarmView["nodes"][number]): Html => {
-  const percent =
-    swarm.chunk_count === 0 ? 100 : Math.floor((node.have_chunks * 100) / swarm.chunk_count);
-  const from = Object.keys(node.sources).length;
-  return html`<tr>
-    <th scope="row">${node.node_id}</th>
-    <td>
-      <meter
-        min="0"
-        max="100"
-        value="${percent}"
-        aria-label="Share that ${node.node_id} holds"
-      ></meter>
-      ${percent} %
-    </td>
-    <td class="num">${from === 0 ? "–" : count(from, "source")}</td>
-    <td class="num">${node.reused_chunks === 0 ? "–" : count(node.reused_chunks, "chunk")}</td>
-    <td class="num">${formatBytes(node.sent_bytes)}</td>
-    <td class="num">${node.down_bps === 0 ? "–" : `${formatBytes(node.down_bps)}/s`}</td>
-  </tr>`;
-};
-
-export const swarmList = (swarms: readonly SwarmView[]): Html =>
-  html`<div id="swarms">
+/** The distributions under way. */
+export function swarmList(swarms: readonly SwarmView[]): Html {
+  const spreading = swarms.filter(isSpreading);
+  return html`<div id="swarms">
     ${
-      swarms.length === 0
+      spreading.length === 0
         ? html`<p class="dim">Nothing is being distributed.</p>`
         : join(
-            swarms.map(
+            spreading.map(
               (swarm) =>
-                html`<h3>
-                    <code>${swarm.artifact_id}</code>, ${formatBytes(swarm.size_bytes)} in
-                    ${count(swarm.chunk_count, "chunk")}
-                  </h3>
-                  ${table(
-                    `Shares of ${swarm.artifact_id}`,
-                    ["Node", "Holds", "From", "Reused", "Sent", "Receives"],
-                    swarm.nodes.map((node) => shareRow(swarm, node)),
-                  )}`,
+                html`<div class="card">
+                  <p><code>${swarm.artifact_id}</code></p>
+                  ${shareBars(swarm, [], undefined)}
+                </div>`,
             ),
           )
+    }
+  </div>`;
+}
+
+/** A session is alive as long as its beat moves; a new incarnation is a new session. */
+export const sessionTable = (view: ClusterView): Html =>
+  html`<div id="sessions">
+    ${
+      view.sessions.length === 0
+        ? html`<p class="dim">No sessions: only members of a cluster have them.</p>`
+        : table(
+            "Sessions",
+            ["Status", "Node", "Incarnation", "Beat", "Term"],
+            view.sessions.map(
+              (session) =>
+                html`<tr>
+                  <td>${statusMark(sessionStatus(session))}</td>
+                  <th scope="row">${session.node_id}</th>
+                  <td class="num">${session.incarnation}</td>
+                  <td class="num">${session.beat}</td>
+                  <td class="num">${formatDuration(session.term_ms)}</td>
+                </tr>`,
+            ),
+          )
+    }
+  </div>`;
+
+/** What gossip let in and what it refused, since the daemon started. */
+export const messageTable = (view: ClusterView): Html =>
+  html`<div id="messages">
+    ${
+      Object.keys(view.messages).length === 0
+        ? html`<p class="dim">No message has come yet.</p>`
+        : html`<details id="message-counts">
+            <summary>${messagesSentence(view)}</summary>
+            ${table(
+              "Messages since start",
+              ["Message and outcome", "Count"],
+              Object.entries(view.messages)
+                .sort(([one], [other]) => (one < other ? -1 : 1))
+                .map(
+                  ([name, number]) =>
+                    html`<tr>
+                      <th scope="row"><code>${name}</code></th>
+                      <td class="num">${number}</td>
+                    </tr>`,
+                ),
+            )}
+          </details>`
     }
   </div>`;

@@ -4,14 +4,8 @@ import { icon } from "../icons.ts";
 import { countsText, storageText, sum } from "../view-models.ts";
 import { nodeStatus } from "../status.ts";
 import { commandLines } from "../command-lines.ts";
-import { commandBox, emptyState, statusMark, timeAgo } from "./bits.ts";
+import { commandBox, emptyState, statusMark, tile, timeAgo } from "./bits.ts";
 import { jobTable, templateTable } from "./tables.ts";
-
-const tile = (href: string, name: string, value: Html | string, detail: Html | string): Html =>
-  html`<a class="tile" href="${href}"
-    ><span class="tile-n">${name}</span><span class="tile-v">${value}</span
-    ><span class="tile-d">${detail}</span></a
-  >`;
 
 /** Id rule: `tiles`. The four numbers of the overview, each a link to its list. */
 export function tiles(overview: Overview): Html {
@@ -52,6 +46,9 @@ export function tiles(overview: Overview): Html {
 
 const HREFS = { template: "/ui/templates/", job: "/ui/jobs/", node: "/ui/nodes/" } as const;
 
+const attentionHref = ({ kind, subject }: Overview["attention"][number]): string =>
+  kind === "cluster" ? "/ui/cluster" : `${HREFS[kind]}${subject}`;
+
 /** Id rule: `attention`. What needs an operator: what, since when, why, what is being done. */
 export function attentionList(overview: Overview, now: number): Html {
   if (overview.attention.length === 0) {
@@ -66,7 +63,7 @@ export function attentionList(overview: Overview, now: number): Html {
             html`<li>
               ${icon("failed")}
               <div>
-                <a href="${HREFS[entry.kind]}${entry.subject}">${entry.subject}</a>
+                <a href="${attentionHref(entry)}">${entry.subject}</a>
                 <span class="sub">${entry.kind} · ${timeAgo(entry.since, now)}</span>
                 <p>${entry.why}</p>
                 <p class="sub">${entry.next}</p>

@@ -11,6 +11,20 @@ const heads = (names: readonly string[]): Html =>
     </tr>
   </thead>`;
 
+/** A table that scrolls by itself where it is too wide. */
+export const table = (caption: string, names: readonly string[], rows: readonly Html[]): Html =>
+  html`<div class="tbl" tabindex="0" role="group" aria-label="${caption}">
+    <table class="rows">
+      <caption class="vh">
+        ${caption}
+      </caption>
+      ${heads(names)}
+      <tbody>
+        ${join(rows)}
+      </tbody>
+    </table>
+  </div>`;
+
 export const templateTable = (
   templates: readonly TemplateInfo[],
   jobOf: (template: TemplateInfo) => JobInfo | undefined,

@@ -3,6 +3,7 @@ import { isActiveJob } from "../../domain/index.ts";
 import { html, join, nothing, type Html } from "../html.ts";
 import { formatBytes, shortDigest } from "../format.ts";
 import { status } from "../status.ts";
+import type { LeaderView } from "../cluster-models.ts";
 import { templateName, templateSentence } from "../view-models.ts";
 import { confirmLink, copyable, facts, statusMark, timeAgo } from "./bits.ts";
 
@@ -48,8 +49,16 @@ const labelsText = (labels: Readonly<Record<string, string>>): string =>
     .map(([key, value]) => `${key}=${value}`)
     .join(", ");
 
+const leaderText = (leader: LeaderView, now: number): Html =>
+  html`<a href="/ui/nodes/${leader.node_id}">${leader.node_id}</a>, epoch ${leader.epoch}, since
+    ${timeAgo(leader.since, now)}`;
+
 /** Id rule: `template-facts-TEMPLATE`. */
-export const templateFacts = (template: TemplateInfo, now: number): Html =>
+export const templateFacts = (
+  template: TemplateInfo,
+  leader: LeaderView | undefined,
+  now: number,
+): Html =>
   html`<div id="template-facts-${template.template_id}">
     ${facts([
       ["Template", copyable(template.template_id)],
@@ -62,6 +71,10 @@ export const templateFacts = (template: TemplateInfo, now: number): Html =>
           : copyable(template.artifact_digest, shortDigest(template.artifact_digest)),
       ],
       ["Size", template.artifact_size_bytes > 0 ? formatBytes(template.artifact_size_bytes) : ""],
+      [
+        "Leader",
+        leader === undefined ? "nobody now: there is no work on it" : leaderText(leader, now),
+      ],
       ["Instance type", template.instance_type],
       ["Version", template.version],
       ["Labels", labelsText(template.labels)],

@@ -1,20 +1,16 @@
 import type { ClusterView, SwarmView } from "../../domain/index.ts";
+import { clusterSentence } from "../cluster-models.ts";
 import {
   divergenceList,
   leaderTable,
   memberTable,
+  messageTable,
   quorumCard,
+  sessionTable,
   swarmList,
 } from "../fragments/cluster-parts.ts";
+import { tokenTable } from "../fragments/token-table.ts";
 import { html, type Html } from "../html.ts";
-import { count } from "../format.ts";
-
-export const clusterSentence = (view: ClusterView): string => {
-  if (!view.clustered) return "This node is alone and its own quorum.";
-  const alive = view.members.filter((member) => member.liveness === "alive").length;
-  const quorum = view.quorum.available ? "changes go on" : "changes are refused: no quorum";
-  return `${alive} of ${count(view.members.length, "node")} alive, ${quorum}.`;
-};
 
 export const clusterPage = (view: ClusterView, swarms: readonly SwarmView[], now: number): Html =>
   html`<div class="head">
@@ -22,11 +18,16 @@ export const clusterPage = (view: ClusterView, swarms: readonly SwarmView[], now
         <h1>Cluster</h1>
         <p class="lead">${clusterSentence(view)}</p>
       </div>
+      <div class="acts"><a class="btn" href="/ui/cluster/tokens/new">Make a join token</a></div>
     </div>
     ${quorumCard(view)}
     <section>
       <h2>Members</h2>
       ${memberTable(view, now)}
+    </section>
+    <section>
+      <h2>Join tokens</h2>
+      ${tokenTable(view, now)}
     </section>
     <section>
       <h2>Distribution</h2>
@@ -39,4 +40,12 @@ export const clusterPage = (view: ClusterView, swarms: readonly SwarmView[], now
     <section>
       <h2>Disagreement</h2>
       ${divergenceList(view, now)}
+    </section>
+    <section>
+      <h2>Sessions</h2>
+      ${sessionTable(view)}
+    </section>
+    <section>
+      <h2>Gossip</h2>
+      ${messageTable(view)}
     </section>`;

@@ -1,10 +1,12 @@
-import type { Overview, TemplateInfo, JobInfo } from "../../domain/index.ts";
+import type { ClusterView, Overview, TemplateInfo, JobInfo } from "../../domain/index.ts";
 import { html, type Html } from "../html.ts";
+import { healthStrip } from "../fragments/health-strip.ts";
 import { nodeSentence } from "../view-models.ts";
 import { activeJobs, attentionList, recentTemplates, tiles } from "../fragments/overview-parts.ts";
 
 export const overviewPage = (
   overview: Overview,
+  cluster: ClusterView,
   recent: readonly TemplateInfo[],
   jobOf: (template: TemplateInfo) => JobInfo | undefined,
   now: number,
@@ -16,5 +18,5 @@ export const overviewPage = (
       </div>
       <div class="acts"><a class="btn primary" href="/ui/templates/new">New template</a></div>
     </div>
-    ${attentionList(overview, now)}${tiles(overview)}
+    ${attentionList(overview, now)}${healthStrip(cluster, now)}${tiles(overview)}
     ${activeJobs(overview.active_jobs, now)}${recentTemplates(recent, jobOf, now)}`;

@@ -1,10 +1,12 @@
-import type { JobInfo, JobLogLine, TemplateInfo } from "../../domain/index.ts";
+import type { JobInfo, JobLogLine, SwarmView, TemplateInfo } from "../../domain/index.ts";
 import { html, nothing, type Html } from "../html.ts";
 import { commandLines } from "../command-lines.ts";
+import type { LeaderView } from "../cluster-models.ts";
 import { commandBox } from "../fragments/bits.ts";
 import { jobProgress } from "../fragments/job-progress.ts";
 import { logView } from "../fragments/log-view.ts";
 import { replicaTable } from "../fragments/replica-table.ts";
+import { templateSwarm } from "../fragments/swarm-bars.ts";
 import { templateFacts, templateHead } from "../fragments/template-head.ts";
 
 export interface TemplateModel {
@@ -13,11 +15,16 @@ export interface TemplateModel {
   readonly log: readonly JobLogLine[];
   /** The stored create request, pretty-printed; blank before there is one. */
   readonly request: string;
+  /** Undefined: nobody leads it now. */
+  readonly leader: LeaderView | undefined;
+  readonly swarms: readonly SwarmView[];
   readonly now: number;
 }
 
-export const templatePage = ({ template, job, log, request, now }: TemplateModel): Html =>
-  html`${templateHead(template, job, now)} ${job === undefined ? nothing : jobProgress(job, now)}
+export const templatePage = (model: TemplateModel): Html => {
+  const { template, job, log, request, leader, swarms, now } = model;
+  return html`${templateHead(template, job, now)}
+    ${job === undefined ? nothing : jobProgress(job, now)} ${templateSwarm(template, job, swarms)}
     <section>
       <h2>Replicas</h2>
       ${replicaTable(template)}
@@ -25,7 +32,7 @@ export const templatePage = ({ template, job, log, request, now }: TemplateModel
     <section class="split">
       <div class="card">
         <h2>Facts</h2>
-        ${templateFacts(template, now)}
+        ${templateFacts(template, leader, now)}
       </div>
       <div class="card">
         <h2>From the command line</h2>
@@ -43,3 +50,4 @@ export const templatePage = ({ template, job, log, request, now }: TemplateModel
       </div>
     </section>
     ${job === undefined ? nothing : html`<section>${logView(log, undefined)}</section>`}`;
+};

@@ -1,0 +1,44 @@
+/** What of a cluster needs an operator: the worst first. */
+import type { ClusterView } from "./cluster.ts";
+import type { Overview } from "./service.ts";
+
+type Attention = Overview["attention"][number];
+
+/** No quorum, dead members, and nodes that have differed for long; nothing for a lone node. */
+export function clusterAttention(view: ClusterView): readonly Attention[] {
+  if (!view.clustered) return [];
+  const down = view.members.filter((member) => member.liveness === "dead");
+  const dead = down.map((member): Attention => ({
+    subject: member.node_id,
+    kind: "cluster",
+    since: member.liveness_since,
+    why: "the member does not answer",
+    next: "bring it back, or remove it from the cluster when it is gone for good",
+  }));
+  const differing = view.divergence.map((one): Attention => ({
+    subject: one.node_id,
+    kind: "cluster",
+    since: one.since,
+    why: `it differs from ${view.node_id} on ${one.count} ${one.count === 1 ? "entry" : "entries"}`,
+    next: "the nodes go on comparing; the cluster page names the entries",
+  }));
+  return [...noQuorum(view), ...dead, ...differing];
+}
+
+function noQuorum({ quorum, members, cluster_id }: ClusterView): readonly Attention[] {
+  if (quorum.available) return [];
+  const missing = members.filter(
+    ({ node_id }) => quorum.voters.includes(node_id) && !quorum.alive.includes(node_id),
+  );
+  const since = missing.map((member) => member.liveness_since).sort();
+  return [
+    {
+      subject: "no quorum",
+      kind: "cluster",
+      // The last that went took the majority away.
+      since: since.at(-1) ?? "",
+      why: quorum.note || `a majority of the voters of ${cluster_id} is not up`,
+      next: "bring voters back: nothing can be changed until then",
+    },
+  ];
+}
