@@ -123,8 +123,17 @@ export interface RedoPlan {
   readonly generation: number;
 }
 
-export const nextRedoGeneration = (template: TemplateRecord): number =>
-  latestGeneration(template) + 1;
+/** Above what was tried as well: a node that failed with one does not try that again. */
+export function nextRedoGeneration(
+  template: TemplateRecord,
+  replicas: Iterable<ReplicaStatus>,
+): number {
+  let latest = latestGeneration(template);
+  for (const { generation = 0, redo } of replicas) {
+    latest = Math.max(latest, generation, redo?.generation ?? 0);
+  }
+  return latest + 1;
+}
 
 /** The record with the targets asked for the new generation; may be applied twice. */
 export function applyRedo(template: TemplateRecord, plan: RedoPlan, at: string): TemplateRecord {

@@ -136,7 +136,7 @@ export async function planRedo(steps: JobSteps, job: JobRecord): Promise<JobReco
   steps.jobLog.append(job.job_id, "info", `redo ${mode} on ${targets.join(", ")}`);
   return steps.enter(job.job_id, job.phase, {
     target_nodes: targets,
-    generation: nextRedoGeneration(template),
+    generation: nextRedoGeneration(template, replicas),
     expected_node_count: targets.length,
   });
 }

@@ -108,7 +108,12 @@ describe("the record", () => {
     expect(["a", "b", "c"].map((node) => wantedGeneration(asked, node))).toEqual([1, 2, 2]);
     expect(asked).toMatchObject({ desired_nodes: ["a", "b", "c"], job_id: "j2", status: "READY" });
     expect(applyRedo(asked, plan, "now")).toEqual(asked);
-    expect(nextRedoGeneration(asked)).toBe(3);
+    expect(nextRedoGeneration(asked, [])).toBe(3);
+    // A node that failed with a generation does not try that one again.
+    const tried = { node_id: "b", node_ip: "", status: "FAILED", phase: "FAILED" } as const;
+    expect(nextRedoGeneration(asked, [{ ...tried, generation: 5 }])).toBe(6);
+    const redo = { generation: 7, phase: "FAILED", error_message: "" } as const;
+    expect(nextRedoGeneration(asked, [{ ...tried, generation: 1, redo }])).toBe(8);
   });
   test("ALL is for those that are away too, and ends what single nodes were asked for", () => {
     const before = applyRedo(template, plan, "now");
