@@ -47,11 +47,13 @@ export async function leftovers(daemon: TestDaemon): Promise<string[]> {
   }
   const templates = await daemon.items("/v1/templates");
   const ready = templates.filter((t) => t["status"] === "READY").map((t) => t["template_id"]);
+  // A template's folder is of a generation, a snapshot's is not.
   const made = await daemon.names("templates");
+  const idOf = (folder: string) => folder.replace(/\.g\d+$/, "");
   for (const name of made)
-    if (!ready.includes(name)) problems.push(`templates/${name} is orphaned`);
+    if (!ready.includes(idOf(name))) problems.push(`templates/${name} is orphaned`);
   for (const id of ready)
-    if (!made.includes(String(id))) problems.push(`${String(id)} has no files`);
+    if (!made.some((name) => idOf(name) === id)) problems.push(`${String(id)} has no files`);
   const sandboxes = await daemon.items("/v1/sandboxes");
   const ids = sandboxes.map((s) => s["sandbox_id"]);
   for (const name of await daemon.names("sandboxes")) {
