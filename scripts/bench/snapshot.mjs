@@ -22,7 +22,8 @@ function onImage(work, name, makeFilesystem, use) {
   try {
     return use(folder);
   } finally {
-    run("umount", folder);
+    // It goes with its last user: a scanner or another namespace may look at it at this moment.
+    run("umount", "--lazy", folder);
   }
 }
 

@@ -1,14 +1,31 @@
 /** Snapshots of running guests under real QEMU, and what is done with them. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { once } from "node:events";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { realClock } from "../../../src/daemon/effects/clock.ts";
+import { removeForwards } from "../../../src/daemon/runtime/qemu/machine.ts";
+import { Qmp } from "../../../src/daemon/runtime/qemu/qmp.ts";
 import { findVms } from "../../../src/daemon/runtime/qemu/vm-process.ts";
-import type { DriverSnapshot, RuntimeDriver } from "../../../src/domain/index.ts";
+import type { DriverSnapshot, RuntimeDriver, SnapshotExport } from "../../../src/domain/index.ts";
 import { askState, guestAssets, makeGuestRootfs, openDriver } from "../../support/guest.ts";
 import { webGuest } from "../../support/guest.ts";
 import { recordingLog } from "../../support/source-ports.ts";
+import { startTypeScript } from "../../support/ts-process.ts";
 
 const guest = webGuest();
 const short = mkdtempSync(join(tmpdir(), "tc-snap-"));
@@ -22,8 +39,13 @@ const sandboxDir = (id: string) => join(dataDir, "sandboxes", id);
 const snapshotDir = (id: string) => join(dataDir, "templates", id);
 const restore = (sandboxId: string, from = template) =>
   driver.restore({ sandboxId, snapshot: from, guest, dir: sandboxDir(sandboxId) });
-const take = (sandboxId: string, snapshotId: string) =>
-  driver.snapshotSandbox({ sandboxId, snapshotId, dir: snapshotDir(snapshotId) });
+const taken = new Map<string, DriverSnapshot>();
+const take = async (sandboxId: string, snapshotId: string) => {
+  const dir = snapshotDir(snapshotId);
+  const snapshot = await driver.snapshotSandbox({ sandboxId, snapshotId, dir });
+  taken.set(snapshotId, snapshot);
+  return snapshot;
+};
 const processes = async () => (await findVms([dataDir])).map(({ id }) => id.pid);
 
 beforeAll(async () => {
@@ -38,6 +60,8 @@ beforeAll(async () => {
 
 afterEach(async () => {
   for (const { sandboxId } of await driver.list()) await driver.stop(sandboxId);
+  for (const snapshot of taken.values()) await driver.removeSnapshot(snapshot);
+  taken.clear();
 });
 
 afterAll(async () => {
@@ -72,5 +96,212 @@ describe("a snapshot of a running sandbox", () => {
     expect(disk.toString()).toContain("No errors were found");
     expect(existsSync(snapshotDir("snap-1.new"))).toBe(false);
     await driver.removeSnapshot(snapshot);
+  }, 60_000);
+
+  test("can be taken again and again; the disk gets no deeper and nothing is left", async () => {
+    const sandbox = await restore("often");
+    for (const number of [1, 2, 3]) {
+      expect((await askState(sandbox, `note-${number}`)).note).toBe(`note-${number}`);
+      await take("often", `often-${number}`);
+    }
+    expect(readdirSync(sandboxDir("often")).sort()).toEqual([
+      ...["disk.qcow2", "origin-disk.qcow2", "origin-memory", "origin-state"],
+      ...["qemu.log", "qmp.sock", "vm.json"],
+    ]);
+    for (const number of [3, 1, 2]) {
+      const snapshot = taken.get(`often-${number}`)!;
+      const back = await driver.rollback({ sandboxId: "often", snapshot, guest });
+      expect(back.snapshotId).toBe(`often-${number}`);
+      expect((await askState(back)).note).toBe(`note-${number}`);
+      // A snapshot of what runs on a snapshot is as good as its own.
+      const again = await take("often", `again-${number}`);
+      const other = await restore(`other-${number}`, again);
+      expect((await askState(other)).note).toBe(`note-${number}`);
+      await driver.stop(`other-${number}`);
+    }
+    expect(await processes()).toHaveLength(1);
+  }, 120_000);
+
+  test("needs nothing of what the sandbox was started from", async () => {
+    const sandbox = await restore("first");
+    await askState(sandbox, "kept");
+    const snapshot = await take("first", "kept-1");
+    const onIt = await restore("second", snapshot);
+    const next = await take("second", "kept-2");
+    await driver.stop("first");
+    await driver.removeSnapshot(snapshot);
+    expect((await askState(onIt)).note).toBe("kept");
+    // Its own files are gone by their names, but not for it.
+    const last = await take("second", "kept-3");
+    await driver.stop("second");
+    for (const from of [next, last]) {
+      expect(await driver.hasSnapshot(from)).toBe(true);
+      const third = await restore("third", from);
+      expect((await askState(third)).note).toBe("kept");
+      await driver.stop("third");
+    }
+  }, 120_000);
+
+  test("that is no longer wanted leaves nothing, and the sandbox runs on", async () => {
+    const sandbox = await restore("wanted");
+    const steps = ["copying memory while the guest runs", "the guest stood still"];
+    for (const step of steps) {
+      const abort = new AbortController();
+      const onStep = (said: string) => {
+        if (said.startsWith(step)) abort.abort(new Error("no longer wanted"));
+      };
+      const input = { sandboxId: "wanted", snapshotId: "cut", dir: snapshotDir("cut") };
+      const taking = driver.snapshotSandbox(input, { signal: abort.signal, onStep });
+      await expect(taking).rejects.toThrow("no longer wanted");
+      expect(
+        readdirSync(join(dataDir, "templates")).filter((one) => one.startsWith("cut")),
+      ).toEqual([]);
+      expect(readdirSync(sandboxDir("wanted"))).not.toContain("layer.qcow2");
+      expect((await askState(sandbox, step.split(" ")[0])).note).toBe(step.split(" ")[0]);
+    }
+    await expect(take("nobody", "none")).rejects.toMatchObject({ code: "sandbox_not_found" });
+  }, 60_000);
+
+  test("starts elsewhere from the files that were handed over, none with a path", async () => {
+    const sandbox = await restore("here");
+    await askState(sandbox, "carried");
+    const snapshot = await take("here", "carried");
+    const { description, files } = await driver.exportSnapshot(snapshot);
+    expect(files.map(({ name }) => name).sort()).toEqual(["disk.qcow2", "memory", "state"]);
+    for (const { path, digest, manifest } of files) {
+      expect(digest).toMatch(/^sha256:[0-9a-f]{64}$/);
+      expect(manifest.sizeBytes).toBe(statSync(path).size);
+      expect(readFileSync(path).includes(short)).toBe(false);
+    }
+    const otherDir = join(short, "other");
+    const rootfs = join(otherDir, "rootfs.ext4");
+    mkdirSync(otherDir);
+    copyFileSync(rootfsPath, rootfs);
+    const { driver: other } = await openDriver(otherDir);
+    const input = {
+      ...{ templateId: "tpl", snapshotId: "carried", versions: snapshot.versions, description },
+      ...{ files, rootfsPath: rootfs, dir: join(otherDir, "templates/carried") },
+    };
+    const lacking = { ...input, files: files.slice(1) };
+    await expect(other.importSnapshot(lacking)).rejects.toMatchObject({ code: "snapshot_failed" });
+    const imported = await other.importSnapshot(input);
+    await driver.stop("here");
+    await driver.removeSnapshot(snapshot);
+    expect(await other.hasSnapshot(imported)).toBe(true);
+    const dir = join(otherDir, "sandboxes/there");
+    const there = await other.restore({ sandboxId: "there", snapshot: imported, guest, dir });
+    expect((await askState(there)).note).toBe("carried");
+    const digests = async (of: Promise<SnapshotExport>) =>
+      (await of).files.map(({ digest }) => digest).sort();
+    expect(await digests(other.exportSnapshot(imported))).toEqual(
+      files.map(({ digest }) => digest).sort(),
+    );
+    await other.close({ keepSandboxes: false });
+    await expect(driver.exportSnapshot(snapshot)).rejects.toMatchObject({
+      code: "snapshot_not_found",
+    });
+  }, 60_000);
+});
+
+describe("a rollback", () => {
+  test("that fails leaves the sandbox as it was, its port included", async () => {
+    const sandbox = await restore("kept");
+    await askState(sandbox, "before");
+    const snapshot = await take("kept", "damaged");
+    await askState(sandbox, "after");
+    truncateSync(join(snapshot.dir, "state"), 2_000);
+    const rolling = driver.rollback({ sandboxId: "kept", snapshot, guest });
+    await expect(rolling).rejects.toMatchObject({ code: "restore_failed" });
+    expect((await askState(sandbox)).note).toBe("after");
+    expect(await processes()).toEqual([sandbox.pid]);
+    expect(readdirSync(join(dataDir, "sandboxes"))).toEqual(["kept"]);
+    const [listed] = await driver.list();
+    expect(listed).toEqual(sandbox);
+  }, 60_000);
+
+  test("goes back to the template too, and of two at once one waits for the other", async () => {
+    const sandbox = await restore("back");
+    await askState(sandbox, "changed");
+    const snapshot = await take("back", "changed");
+    const roll = (to: DriverSnapshot) =>
+      driver.rollback({ sandboxId: "back", snapshot: to, guest });
+    const [first, second] = await Promise.all([roll(snapshot), roll(template)]);
+    expect([first.snapshotId, second.snapshotId]).toEqual(["changed", undefined]);
+    expect(second.ports).toEqual(sandbox.ports);
+    expect((await askState(second)).note).toBe("as built");
+    expect(await processes()).toEqual([second.pid]);
+    expect(await driver.list()).toEqual([second]);
+  }, 60_000);
+});
+
+describe("after the daemon was killed", () => {
+  const settled = async () => {
+    const { driver: next } = await openDriver(dataDir);
+    const [sandbox, ...others] = await next.list();
+    expect(others).toEqual([]);
+    expect((await askState(sandbox!)).note).toBe("as built");
+    await next.reap();
+    expect(await processes()).toEqual([sandbox!.pid]);
+    expect(readdirSync(join(dataDir, "sandboxes"))).toEqual(["survivor"]);
+    return { next, sandbox: sandbox! };
+  };
+
+  test.each([
+    "copying memory while the guest runs",
+    "the guest stood still",
+    "taken",
+    "restoring beside",
+    "switching",
+    "rolled back",
+  ])(
+    "at the step '%s', its sandbox is found in order and can be snapshotted",
+    async (step) => {
+      await restore("survivor");
+      await driver.close({ keepSandboxes: true });
+      const args = [dataDir, "survivor", JSON.stringify(template)];
+      const child = startTypeScript("integration/runtime/snapshot-process.ts", args);
+      let said = "";
+      child.stdout!.on("data", (bytes: Buffer) => {
+        said += bytes.toString();
+        if (said.includes(step)) child.kill("SIGKILL");
+      });
+      const errors: Buffer[] = [];
+      child.stderr!.on("data", (bytes: Buffer) => errors.push(bytes));
+      await once(child, "exit");
+      expect(said, Buffer.concat(errors).toString()).toContain(step);
+      const { next } = await settled();
+      const left = readdirSync(join(dataDir, "templates"));
+      expect(left.filter((name) => name.endsWith(".new"))).toEqual([]);
+      driver = next;
+      const snapshot = await take("survivor", "of-survivor");
+      const back = await driver.rollback({ sandboxId: "survivor", snapshot, guest });
+      expect((await askState(back)).note).toBe("as built");
+      for (const name of left.filter((one) => one.startsWith("killed-"))) {
+        rmSync(snapshotDir(name), { recursive: true });
+      }
+    },
+    60_000,
+  );
+
+  test("within a pause, or with the ports taken away, the guest runs on as it was", async () => {
+    const sandbox = await restore("survivor");
+    await driver.close({ keepSandboxes: true });
+    const qmp = await Qmp.open(join(sandboxDir("survivor"), "qmp.sock"), realClock);
+    await qmp.execute("stop");
+    await removeForwards(qmp, sandbox.ports);
+    qmp.close();
+    const { next, sandbox: found } = await settled();
+    expect(found).toEqual(sandbox);
+    driver = next;
+  }, 60_000);
+
+  test("between the two renames of a rollback, the new one has the sandbox's folder", async () => {
+    const sandbox = await restore("survivor");
+    await driver.close({ keepSandboxes: true });
+    mkdirSync(join(dataDir, "sandboxes/.gone-survivor"));
+    renameSync(sandboxDir("survivor"), join(dataDir, "sandboxes/.next-survivor"));
+    const { next, sandbox: found } = await settled();
+    expect(found).toEqual(sandbox);
+    driver = next;
   }, 60_000);
 });

@@ -1,6 +1,7 @@
 /** What the runtime writes byte by byte, read back by the programs whose formats they are. */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { truncateSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -9,6 +10,7 @@ import { agentProgram } from "../../../src/daemon/runtime/guest-agent.ts";
 import { isStatic } from "../../../src/daemon/runtime/guest-assets.ts";
 import { runScript } from "../../../src/daemon/runtime/guest-init.ts";
 import { emptyOverlay, writeOverlay } from "../../../src/daemon/runtime/qcow2.ts";
+import { mergeOverlays } from "../../../src/daemon/runtime/qcow2-merge.ts";
 import { webGuest } from "../../support/guest.ts";
 
 const work = mkdtempSync(join(tmpdir(), "tc-tools-"));
@@ -82,6 +84,78 @@ describe("an overlay of ours, read by qemu-img", () => {
     expect(run("qemu-img", ["check", "large.qcow2"])).toContain("No errors were found");
     expect(() => emptyOverlay(5 * 2 ** 40, below)).toThrow(RangeError);
     expect(() => emptyOverlay(size, { ...below, path: "x".repeat(2_000) })).toThrow(RangeError);
+  });
+});
+
+describe("overlays of ours made one, read by qemu-img", () => {
+  const clusters = 8_192 * 2 + 5;
+  const size = clusters * 65_536 - 512;
+  const base = join(work, "deep.raw");
+  const write = (file: string, cluster: number, pattern: number, length = 65_536) =>
+    run("qemu-io", ["-c", `write -P ${pattern} ${cluster * 65_536} ${length}`, file]);
+  const compare = (one: string, two: string) =>
+    run("qemu-img", ["compare", "-U", "-f", "qcow2", "-F", "qcow2", one, two]);
+
+  test("shows what the layers showed, the uppermost that has a cluster, and is sound", async () => {
+    writeFileSync(base, "");
+    truncateSync(base, size);
+    await writeOverlay(join(work, "low.qcow2"), size, { path: base, format: "raw" });
+    await writeOverlay(join(work, "high.qcow2"), size, { path: "low.qcow2", format: "qcow2" });
+    // Once in each table's range, at both ends, scattered and in a row.
+    for (const [cluster, pattern] of [
+      ...[
+        [0, 1],
+        [1, 2],
+        [2, 3],
+        [40, 4],
+        [8_191, 5],
+        [8_192, 6],
+        [9_000, 7],
+      ],
+    ]) {
+      write("low.qcow2", cluster!, pattern!);
+    }
+    run("qemu-io", ["-c", `write -P 8 ${size - 4_096} 4096`, "low.qcow2"]);
+    for (const [cluster, pattern] of [
+      [1, 11],
+      [3, 12],
+      [8_192, 13],
+    ]) {
+      write("high.qcow2", cluster!, pattern!, 4_096);
+    }
+    run("qemu-io", ["-c", `write -z -u ${2 * 65_536} 65536`, "high.qcow2"]);
+    const layers = [join(work, "high.qcow2"), join(work, "low.qcow2")];
+    await mergeOverlays(layers, join(work, "one.qcow2"), size, { path: base, format: "raw" });
+    expect(run("qemu-img", ["check", "one.qcow2"])).toContain("No errors were found");
+    expect(compare("one.qcow2", "high.qcow2")).toContain("Images are identical");
+    expect(() => compare("one.qcow2", "low.qcow2")).toThrow();
+    expect(statSync(join(work, "one.qcow2")).size).toBeLessThan(20 * 65_536);
+    // What was made one can be written and made one again.
+    write("one.qcow2", 12_000, 21);
+    await mergeOverlays([join(work, "one.qcow2")], join(work, "again.qcow2"), size, {
+      ...{ path: base, format: "raw" },
+    });
+    expect(compare("one.qcow2", "again.qcow2")).toContain("Images are identical");
+  });
+
+  test("refuses what is no such overlay, or of another size", async () => {
+    run("qemu-img", [
+      "create",
+      "-q",
+      "-f",
+      "qcow2",
+      "-o",
+      "cluster_size=4096",
+      "small.qcow2",
+      "1M",
+    ]);
+    const merge = (name: string, bytes: number) =>
+      mergeOverlays([join(work, name)], join(work, "no.qcow2"), bytes, {
+        ...{ path: base, format: "raw" },
+      });
+    await expect(merge("small.qcow2", 1_048_576)).rejects.toThrow("no overlay");
+    await expect(merge("high.qcow2", 1_048_576)).rejects.toThrow("another size");
+    await expect(merge("base.raw", 1_048_576)).rejects.toThrow("no overlay");
   });
 });
 

@@ -44,6 +44,7 @@ function findMemoryEnd(state: Buffer): number {
     at = skipRecords(state, at);
     if (state[at] !== SECTION.footer) throw bad("a section has no footer");
     at += SECTION_BYTES;
+    if (at > state.length) throw bad("it ends within the memory");
     if (type === SECTION.end) return at;
     type = state[at];
     if (type !== SECTION.part && type !== SECTION.end) throw bad("the memory has no end");
