@@ -72,7 +72,18 @@ describe("sandboxes under templatecenter.service", () => {
   test("a guest boots, is snapshotted and restored inside the unit's sandbox", async () => {
     const source = ["--image", "oci:/srv/image:demo", "--writable-layer-size", "1Gi"];
     const probe = ["--expose-port", "8080", "--probe", "8080", "--probe-path", "/health"];
-    await cli("tpl", "create-from-image", "--name", "demo", ...source, ...probe, "--wait");
+    // Room is held for all of its memory, and the container has little.
+    const small = ["--memory", "256"];
+    await cli(
+      "tpl",
+      "create-from-image",
+      "--name",
+      "demo",
+      ...source,
+      ...probe,
+      ...small,
+      "--wait",
+    );
     await cli("sandbox", "run", "demo");
     const [sandbox] = await sandboxes();
     const port = sandbox?.ports["8080"];
