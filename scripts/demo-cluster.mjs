@@ -85,8 +85,8 @@ const isActive = (job) => job.status === "PENDING" || job.status === "RUNNING";
 /** Every node of `names` holds the template, as `node` sees it. */
 const readyOn = (node, templateId, names) =>
   until(`${templateId} to be ready on ${names.join(", ")}`, async () => {
-    const template = await node.ask("GET", `/v1/templates/${templateId}`);
-    const ready = template.replicas.filter((replica) => replica.status === "READY");
+    const template = await node.ask("GET", `/v1/templates/${templateId}`).catch(() => undefined);
+    const ready = template?.replicas.filter((replica) => replica.status === "READY") ?? [];
     const held = new Set(ready.map((replica) => replica.node_id));
     return names.every((name) => held.has(name)) ? template : undefined;
   });
@@ -129,9 +129,10 @@ export async function runClusterDemo({ main, work, count, flags, stay }) {
     const first = await add();
     for (let index = 1; index < count; index++) await enter(await add(), first);
     const names = nodes.map((node) => node.name);
-    await until("all to see each other", async () => {
-      const { members } = await first.ask("GET", "/v1/cluster");
-      return members.filter((member) => member.liveness === "alive").length === count;
+    await until("all to see each other, and enough voters to do without one", async () => {
+      const { members, quorum } = await first.ask("GET", "/v1/cluster");
+      const isSettled = quorum.voters.length >= 3 && !quorum.changing;
+      return isSettled && members.every((member) => member.liveness === "alive" && member.in_sync);
     });
     await first.cli(["cluster", "status"]);
     for (const node of nodes) console.log(`  ${node.name}: ${node.url}/ui/cluster`);
@@ -159,8 +160,9 @@ export async function runClusterDemo({ main, work, count, flags, stay }) {
     await leader.end("SIGKILL");
     console.log(`  ${leader.name} is dead in ${running.phase}`);
     const ended = await until("another to end the job", async () => {
-      const found = await witness.ask("GET", `/v1/jobs/${second.job_id}`);
-      return isActive(found) ? undefined : found;
+      // The witness may have heard nothing of the job before its leader died.
+      const found = await witness.ask("GET", `/v1/jobs/${second.job_id}`).catch(() => undefined);
+      return found === undefined || isActive(found) ? undefined : found;
     });
     console.log(
       `  ${ended.worked_by} ended the job ${ended.status} ${seconds(performance.now() - began)} ` +

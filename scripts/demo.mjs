@@ -25,7 +25,7 @@ if (options.help) {
                 [--data-dir DIR]
 
 Makes a template from an image, starts a sandbox from its snapshot and asks it over HTTP.
-With --nodes N (2 to 9), N daemons on loopback become a cluster instead; their driver is rootfs
+With --nodes N (3 to 9), N daemons on loopback become a cluster instead; their driver is rootfs
 when no other is asked for, because N guests at once are much for one machine.
 Stays up until Ctrl-C; --exit ends it after the checks (exit code 0 when all held).`);
   process.exit(0);
@@ -179,8 +179,10 @@ const interrupted = () =>
     process.once("SIGTERM", resolve);
   });
 const count = Number(options.nodes);
-if (!Number.isInteger(count) || count < 1 || count > 9) {
-  console.error(`--nodes ${options.nodes}: must be 1 to 9`);
+if (![1, 3, 4, 5, 6, 7, 8, 9].includes(count)) {
+  console.error(
+    `--nodes ${options.nodes}: must be 1 or 3 to 9: of two nodes neither can do without the other`,
+  );
   process.exit(2);
 }
 
