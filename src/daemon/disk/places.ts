@@ -1,5 +1,11 @@
 /** What each folder of the data folder may hold: everything else in it is an orphan. */
-import { isActiveJob, type ArtifactStore, type Catalog } from "../../domain/index.ts";
+import { basename } from "node:path";
+import {
+  isActiveJob,
+  type ArtifactStore,
+  type Catalog,
+  type DriverSnapshot,
+} from "../../domain/index.ts";
 import type { Facts, Records } from "../records.ts";
 import type { Place } from "./orphans.ts";
 
@@ -37,16 +43,17 @@ export function createPlaces({ catalog, records, facts, store, isWorking }: Plac
   };
   const isHeld = (digest: string): boolean =>
     store.inventory().some(({ artifact }) => artifact.digest === digest);
-  /** A snapshot of a template's guest or of a sandbox. */
+  /** A snapshot of a template's guest, `<id>.g<generation>`, or of a sandbox, `<id>`. */
   const isSnapshot = (name: string): boolean => {
-    const id = name.replace(/\.[a-z]+$/, "");
-    if (isWorking(name) || isWorking(id)) return true;
+    if (rows.has(name)) return true;
+    const id = name.replace(/(\.g\d+)?(\.[a-z]+)?$/, "");
+    if (isWorking(id)) return true;
     for (const job of records.list("job")) {
       if (isActiveJob(job) && (job.template_id === id || job.resource_id === id)) return true;
     }
     // What is being made beside has work under way, or is left from a crash.
     if (id !== name) return false;
-    if (rows.has(name) || facts.get("replica", name) !== undefined) return true;
+    if (facts.get("replica", name) !== undefined) return true;
     const template = records.get("template", name);
     return template?.desired_nodes.includes(facts.nodeId) === true;
   };
@@ -56,7 +63,9 @@ export function createPlaces({ catalog, records, facts, store, isWorking }: Plac
   return {
     async prepare() {
       const found = new Set<string>();
-      for await (const [id] of catalog.table("driver-snapshot").range()) found.add(id);
+      for await (const [, row] of catalog.table("driver-snapshot").range()) {
+        found.add(basename((row as DriverSnapshot).dir));
+      }
       rows = found;
     },
     places: [
