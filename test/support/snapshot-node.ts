@@ -39,6 +39,8 @@ export class FakeDriver {
   before: () => Promise<void> = () => Promise.resolve();
   after: () => Promise<void> = () => Promise.resolve();
   calls = 0;
+  /** Which driver the daemon has chosen at its start. */
+  name: RuntimeDriver["name"] = "rootfs";
   #life = 0;
 
   /** Nothing that is under way comes to an end any more. */
@@ -67,14 +69,14 @@ export class FakeDriver {
     const made = (templateId: string, snapshotId: string, dir: string): DriverSnapshot => ({
       templateId,
       snapshotId,
-      driver: "rootfs",
+      driver: this.name,
       dir,
       versions: { ...versions, extra: {} },
       bytes: 4_096,
       timings: { pause_ms: 1 },
     });
     const driver: Partial<RuntimeDriver> = {
-      name: "rootfs",
+      name: this.name,
       versions: () => Promise.resolve({ ...versions, extra: {} }),
       list: () => Promise.resolve([...this.sandboxes.values()]),
       reap: () => Promise.resolve([]),

@@ -44,6 +44,8 @@ export class MadeReplicas {
   readonly #serving = new Map<string, MadeReplica>();
   /** By row. */
   readonly #retired = new Map<string, MadeReplica & { readonly templateId: string }>();
+  /** Of sandboxes, made by another driver than this start's: what they hold is nowhere else. */
+  readonly #foreign = new Map<string, DriverSnapshot>();
 
   constructor(parts: MadeParts) {
     this.#parts = parts;
@@ -60,6 +62,8 @@ export class MadeReplicas {
       } else if (snapshot.driver === driver.name && (await driver.hasSnapshot(snapshot))) {
         const generation = facts.get("replica", id)?.generation ?? 0;
         this.#serving.set(id, { snapshot, generation });
+      } else if (snapshot.driver !== driver.name && snapshot.snapshotId !== undefined) {
+        this.#foreign.set(id, snapshot);
       } else {
         log.warn("template snapshot is incomplete and is made again", { template_id: id });
         await this.#dropRow(key, snapshot);
@@ -74,6 +78,11 @@ export class MadeReplicas {
 
   has(templateId: string): boolean {
     return this.#serving.has(templateId);
+  }
+
+  /** The other driver that made it, when it is kept for that. */
+  foreignDriver(id: string): string | undefined {
+    return this.#foreign.get(id)?.driver;
   }
 
   ids(): Iterable<string> {
@@ -109,6 +118,12 @@ export class MadeReplicas {
     const made = this.#serving.get(templateId);
     this.#serving.delete(templateId);
     if (made !== undefined) await this.#dropRow(templateId, made.snapshot);
+    const foreign = this.#foreign.get(templateId);
+    this.#foreign.delete(templateId);
+    if (foreign !== undefined) {
+      await rm(foreign.dir, { recursive: true, force: true });
+      await this.#dropRow(templateId, foreign);
+    }
     await this.dropRetired();
   }
 
@@ -136,6 +151,7 @@ export class MadeReplicas {
     const kept = new Set<string>();
     for (const { snapshot } of this.#serving.values()) kept.add(snapshot.dir);
     for (const { snapshot } of this.#retired.values()) kept.add(snapshot.dir);
+    for (const { dir } of this.#foreign.values()) kept.add(dir);
     for (const name of await readdir(templatesDir).catch(() => [])) {
       const dir = join(templatesDir, name);
       if (!kept.has(dir) && !name.endsWith(IN_WORK))

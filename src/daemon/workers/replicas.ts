@@ -101,6 +101,11 @@ export class ReplicasWorker {
     return this.#made.get(templateId)?.snapshot;
   }
 
+  /** The driver that can start it, when that is not the one of this start. */
+  foreignDriver(id: string): string | undefined {
+    return this.#made.foreignDriver(id);
+  }
+
   /** What the driver has frozen of a sandbox here is this node's replica of its record. */
   async adopt(record: TemplateRecord, snapshot: DriverSnapshot): Promise<void> {
     await this.#publishReady(record, snapshot);

@@ -37,7 +37,7 @@ export interface SnapshotWorkParts {
   readonly facts: Facts;
   readonly nodes: Pick<Nodes, "get" | "isMember" | "all">;
   readonly sandboxes: Sandboxes;
-  readonly replicas: Pick<ReplicasWorker, "adopt" | "discard" | "snapshot">;
+  readonly replicas: Pick<ReplicasWorker, "adopt" | "discard" | "snapshot" | "foreignDriver">;
   readonly refs: Pick<RuntimeRefs, "nextGeneration">;
   readonly jobLog: JobLog;
   readonly clock: Clock;
@@ -201,7 +201,9 @@ export class SnapshotsWorker {
   }
 
   async #finishCreate(job: JobRecord, bytes: number): Promise<void> {
-    await this.#toStatus(job.resource_id, "ready", { rootfs_size_bytes_at_snapshot: bytes });
+    await this.#toStatus(job.resource_id, "CREATING", "ready", {
+      rootfs_size_bytes_at_snapshot: bytes,
+    });
     await this.#finish(job);
   }
 
@@ -261,7 +263,7 @@ export class SnapshotsWorker {
     if (job.operation === "SNAPSHOT_CREATE") {
       await replicas.discard(id);
       await rm(join(templatesDir, id), { recursive: true, force: true });
-      await this.#toStatus(id, "fail", { last_error: message });
+      await this.#toStatus(id, "CREATING", "fail", { last_error: message });
     }
     const at = this.#now();
     const code = isAppError(error) ? error.code : "internal";
@@ -273,14 +275,16 @@ export class SnapshotsWorker {
     );
   }
 
+  /** Unless it is not in the status `from` any more. */
   async #toStatus(
     id: string,
+    from: TemplateRecord["status"],
     event: "ready" | "fail",
     change: Partial<TemplateRecord>,
   ): Promise<void> {
     const at = this.#now();
     await this.#parts.records.update("template", id, (current) =>
-      current?.status === "CREATING"
+      current?.status === from
         ? {
             ...current,
             ...change,
@@ -325,26 +329,47 @@ export class SnapshotsWorker {
     );
   }
 
-  /** Row 116: a snapshot whose files are gone from this node says so. */
+  /**
+   * Row 116: a snapshot whose files are gone from this node says so; one that another driver made
+   * does until that is back.
+   */
   async #lookForFiles(): Promise<void> {
     const { catalog, facts, replicas, records, log } = this.#parts;
-    for (const { id, value } of catalog.list("replica", { owner: facts.nodeId })) {
+    for (const { id, value } of [...catalog.list("replica", { owner: facts.nodeId })]) {
       const record = records.get("template", id);
-      if (record?.kind !== "snapshot" || value?.status !== "READY") continue;
-      if (replicas.snapshot(id) !== undefined) continue;
-      log.error("the files of a snapshot are gone", { snapshot_id: id });
-      const lost: ReplicaStatus = {
-        ...value,
-        status: "FAILED",
-        phase: "FAILED",
-        cleanup_required: true,
-        last_error_phase: "SNAPSHOTTING",
-        error_message: `the files of ${id} are gone from ${facts.nodeId}`,
-      };
-      await facts.put("replica", id, lost).catch((error: unknown) => {
-        log.warn("a lost snapshot is not told yet", { snapshot_id: id, reason: errorText(error) });
-      });
+      if (record?.kind !== "snapshot" || value === undefined) continue;
+      const snapshot = replicas.snapshot(id);
+      try {
+        if (value.status === "READY" && snapshot === undefined) await this.#tellLost(id, value);
+        if (value.status === "FAILED" && snapshot !== undefined) {
+          await replicas.adopt(record, snapshot);
+          await this.#toStatus(id, "FAILED", "ready", { last_error: "" });
+        }
+      } catch (error) {
+        log.warn("what became of a snapshot is not told yet", {
+          snapshot_id: id,
+          reason: errorText(error),
+        });
+      }
     }
+  }
+
+  async #tellLost(id: string, value: ReplicaStatus): Promise<void> {
+    const { facts, replicas, log } = this.#parts;
+    const driver = replicas.foreignDriver(id);
+    const error_message =
+      driver === undefined
+        ? `the files of ${id} are gone from ${facts.nodeId}`
+        : `${id} was made with the driver ${driver}, which ${facts.nodeId} does not run now`;
+    log.error("a snapshot cannot be started here", { snapshot_id: id, reason: error_message });
+    await facts.put("replica", id, {
+      ...value,
+      status: "FAILED",
+      phase: "FAILED",
+      cleanup_required: driver === undefined,
+      last_error_phase: "SNAPSHOTTING",
+      error_message,
+    });
   }
 
   #say(job: JobRecord, level: "info" | "error", message: string): void {

@@ -1,4 +1,5 @@
-import { rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { AppError, CLUSTER } from "../../../src/domain/index.ts";
@@ -275,6 +276,24 @@ describe("after a crash", () => {
     expect((await setup.fake.asDriver().list()).map(({ sandboxId }) => sandboxId)).toEqual([
       "sb-1",
     ]);
+  });
+
+  it("with another driver, what was frozen is kept, and is READY again with its own", async () => {
+    const { snapshot_id: id } = await create();
+    const dir = join(setup.dir, "templates", id);
+    await mkdir(dir, { recursive: true });
+    setup.fake.name = "qemu";
+    await crash();
+    await waitFor(() => node.facts.get("replica", id)?.status === "FAILED");
+    expect(node.facts.get("replica", id)?.error_message).toMatch(/driver rootfs/);
+    await node.records.update("template", id, (now) => ({ ...now!, status: "FAILED" }));
+    expect(setup.fake.files.has(dir)).toBe(true);
+    expect(existsSync(dir)).toBe(true);
+    setup.fake.name = "rootfs";
+    await crash();
+    await waitFor(() => record(id)?.status === "READY");
+    expect(node.queries.snapshotNodes(id)).toEqual([NODE]);
+    expect((await rollback(id)).status).toBe("READY");
   });
 
   it("row 116: a snapshot whose files are gone is told of as FAILED, with what to clean", async () => {
