@@ -24,6 +24,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import type { Cleanup } from "./build/cleanup.ts";
 import type { Collection } from "./collection.ts";
 import type { Compat } from "./compat.ts";
+import type { ResnapshotWorker } from "./workers/resnapshot.ts";
 import type { Deletions } from "./deletions.ts";
 import type { CancelJob } from "./job-cancel.ts";
 import type { JobLog } from "./job-log.ts";
@@ -59,6 +60,7 @@ export interface CommandParts {
   readonly cleanup: Pick<Cleanup, "undelete">;
   readonly collection: Pick<Collection, "collect">;
   readonly compat: Pick<Compat, "rescan" | "adopt">;
+  readonly resnapshot: Pick<ResnapshotWorker, "resume">;
   readonly store: ArtifactStore;
   readonly builds: BuildsWorker;
   readonly replicas: ReplicasWorker;
@@ -240,6 +242,7 @@ export function createCommands(parts: CommandParts): Commands {
     collectGarbage: (options) => parts.collection.collect(options),
     rescanCompat: (request) => parts.compat.rescan(request),
     adoptCompatBaseline: (id) => parts.compat.adopt(queries.template(id).template_id),
+    resumeResnapshot: () => parts.resnapshot.resume(),
     async undeleteArtifact(id) {
       await parts.cleanup.undelete(id);
       return queries.artifact(id);

@@ -150,6 +150,13 @@ export const configSchema = z.strictObject({
     .refine(isAscending, "must be three percentages, ascending, at most 100")
     .default("70,85,95")
     .describe("percent of the disk in use from which on it warns, takes no snapshots, no data"),
+  resnapshot_interval: z
+    .string()
+    .regex(DURATION, "must be a duration as 0s, 15m or 2h")
+    .default("0s")
+    .describe(
+      "pause between stale replicas that are made again by themselves: 0s (never), 15m, 2h",
+    ),
 });
 
 /** The modes that begin at the percentages of `storage_thresholds`. */
@@ -163,6 +170,7 @@ export type Config = z.output<typeof configSchema> & {
   readonly job_deadline_ms: number;
   readonly artifact_grace_ms: number;
   readonly orphan_grace_ms: number;
+  readonly resnapshot_interval_ms: number;
 };
 type Source = "flag" | "environment" | "file" | "default";
 
@@ -277,6 +285,7 @@ export function loadConfig(input: {
   const job_deadline_ms = durationMs(parsed.data.job_deadline);
   const artifact_grace_ms = durationMs(parsed.data.artifact_grace);
   const orphan_grace_ms = durationMs(parsed.data.orphan_grace);
+  const resnapshot_interval_ms = durationMs(parsed.data.resnapshot_interval);
   const storage_limits = thresholdsOf(parsed.data.storage_thresholds);
   // QEMU works in folders of its own, from where a relative path would lead elsewhere.
   const data_dir = resolve(parsed.data.data_dir);
@@ -289,6 +298,7 @@ export function loadConfig(input: {
       job_deadline_ms,
       artifact_grace_ms,
       orphan_grace_ms,
+      resnapshot_interval_ms,
       storage_limits,
     },
     sources,

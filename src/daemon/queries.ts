@@ -6,6 +6,7 @@ import {
   clusterAttention,
   isActiveJob,
   labelFilter,
+  resnapshotAttention,
   type ArtifactInfo,
   type ArtifactRecord,
   type Catalog,
@@ -31,6 +32,7 @@ import type { EventHub } from "./events.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 import type { JobLog } from "./job-log.ts";
 import type { Nodes } from "./nodes.ts";
+import type { ResnapshotWorker } from "./workers/resnapshot.ts";
 import { workersOf } from "./job-record.ts";
 import type { Records } from "./records.ts";
 import { createSnapshotQueries } from "./snapshot-queries.ts";
@@ -47,6 +49,7 @@ export interface QueryParts {
   ) => Promise<readonly JobLogLine[]>;
   readonly collection: Pick<Collection, "whyArtifact" | "whyTemplate">;
   readonly compat: Pick<Compat, "matrix" | "preview">;
+  readonly resnapshot: Pick<ResnapshotWorker, "view">;
   readonly clusterRefs: Pick<ClusterRefs, "find">;
   readonly cluster: () => ClusterView;
   readonly swarms: () => readonly SwarmView[];
@@ -238,6 +241,7 @@ export function createQueries(parts: QueryParts): Queries {
     },
     compat: (page = {}) => parts.compat.matrix(page),
     compatPreview: (upgrade) => parts.compat.preview(upgrade),
+    resnapshot: () => parts.resnapshot.view(),
     nodes: () => parts.nodes.all(),
     node(id) {
       const wanted = id === "self" ? nodeId : id;
@@ -360,7 +364,10 @@ function overview(queries: Queries, nodeId: string): Overview {
   const templates = queries.listTemplates({ limit: LIMITS.pageMax }).items;
   const jobs = queries.listJobs({ limit: LIMITS.pageMax }).items;
   const node = queries.node(nodeId);
-  const attention: Overview["attention"][number][] = [...clusterAttention(queries.cluster())];
+  const attention: Overview["attention"][number][] = [
+    ...clusterAttention(queries.cluster()),
+    ...resnapshotAttention(queries.resnapshot()),
+  ];
   for (const template of templates) {
     if (template.status !== "FAILED" && template.status !== "PARTIALLY_READY") continue;
     attention.push({

@@ -38,6 +38,7 @@ import { openRuntime, ownAddress, type Runtime } from "./wire-runtime.ts";
 import { GcWorker } from "./workers/gc.ts";
 import { createNodeFact } from "./workers/node-fact.ts";
 import { PlacementWorker } from "./workers/placement.ts";
+import { ResnapshotWorker } from "./workers/resnapshot.ts";
 import { ScrubWorker } from "./workers/scrub.ts";
 
 export interface Daemon {
@@ -105,6 +106,23 @@ interface Lifecycle {
   readonly publishNode: () => Promise<unknown>;
 }
 
+const compatOf = (state: State, { compatScan }: Runtime, { publishNode }: Lifecycle) =>
+  createCompat({ ...state, ...state.cluster, scanner: compatScan, publishNode });
+
+/** Each of its turns is a redo as an operator would ask for it. */
+const createResnapshot = ({ clock, log }: DaemonParts, state: State, commands: () => Commands) =>
+  new ResnapshotWorker({
+    ...state,
+    clock,
+    log: log.child({ module: "resnapshot" }),
+    redo: (templateId, nodeId, request_id) =>
+      commands().redoTemplate(
+        templateId,
+        { request_id, redo_mode: "NODES", distribution_scope: [nodeId], memory_only: true },
+        { requestId: request_id, actor: "resnapshot" },
+      ),
+  });
+
 /** The read side and the write side, over everything that was opened. */
 function createServices(
   parts: DaemonParts,
@@ -133,17 +151,14 @@ function createServices(
   });
   const inTouch = () => isInTouch(state);
   const collection = createCollection({ ...state, ...runtime, cleanup, isInTouch: inTouch });
-  const compat = createCompat({
-    ...state,
-    ...cluster,
-    scanner: runtime.compatScan,
-    publishNode: lifecycle.publishNode,
-  });
+  const compat = compatOf(state, runtime, lifecycle);
+  const resnapshot = createResnapshot(parts, state, () => commands);
   const queries = createQueries({
     ...state,
     ...runtime,
     collection,
     compat,
+    resnapshot,
     random,
     askJobLog: (nodeId, jobId, options) => state.asks.jobLog(nodeId, jobId, options),
     cluster: view,
@@ -175,6 +190,7 @@ function createServices(
     cleanup,
     collection,
     compat,
+    resnapshot,
     queries,
     clock,
     random,
@@ -183,7 +199,7 @@ function createServices(
     isDraining: lifecycle.isDraining,
     onResolveStage: (stage, milliseconds) => metrics.resolveStage(stage, milliseconds),
   });
-  return { queries, commands, connect, deletions };
+  return { queries, commands, connect, deletions, resnapshot };
 }
 
 /** The reconcilers, and what wakes them. Answers what the slow timer calls. */
@@ -280,6 +296,7 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
     address: () => door.listening?.url ?? "",
     cpuCount: Math.max(1, cpus().length),
     memoryBytes: totalmem(),
+    resnapshotIntervalMs: config.resnapshot_interval_ms,
     isFilled: () => isFilled(state),
   });
   if (membership.file !== undefined) {
@@ -292,6 +309,8 @@ async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   health.opened(catalog);
   metrics.watch({ catalog, queries, cluster, clock });
   const reconcile = await startWorkers(parts, state, runtime, work, publishNode, opened);
+  services.resnapshot.start();
+  opened.push(() => services.resnapshot.stop());
   const listening = await openDoor(parts, { catalog, queries, commands }, opened);
   door.listening = listening;
   await publishNode();

@@ -1,8 +1,24 @@
-/** What of a cluster needs an operator: the worst first. */
+/** What needs an operator. */
 import type { ClusterView } from "./cluster.ts";
+import type { ResnapshotView } from "./resnapshot.ts";
 import type { Overview } from "./service.ts";
 
 type Attention = Overview["attention"][number];
+
+/** Stale replicas stay stale from a failure on until somebody says that they go on. */
+export function resnapshotAttention({ failure }: ResnapshotView): readonly Attention[] {
+  if (failure === undefined) return [];
+  const { node_id, error } = failure;
+  return [
+    {
+      subject: failure.template_id,
+      kind: "template",
+      since: failure.failed_at,
+      why: `no stale replica is made again since the one on ${node_id} failed: ${error}`,
+      next: "mend the cause, then run `templatecenter compat resnapshot --resume`",
+    },
+  ];
+}
 
 /** No quorum, dead members, and nodes that have differed for long; nothing for a lone node. */
 export function clusterAttention(view: ClusterView): readonly Attention[] {

@@ -29,6 +29,7 @@ import {
   type RefsFact,
   type SessionRecord,
 } from "./cluster.ts";
+import { resnapshotSchema, type ResnapshotRecord } from "./resnapshot.ts";
 
 export const CLUSTER = "@cluster";
 
@@ -39,6 +40,7 @@ export interface RecordValues {
   cluster: ClusterConfig;
   session: SessionRecord;
   leader: LeaderRecord;
+  resnapshot: ResnapshotRecord;
 }
 
 export interface FactValues {
@@ -67,6 +69,7 @@ export const ENTRY_SCHEMAS = {
   session: sessionSchema,
   leader: leaderSchema,
   refs: refsSchema,
+  resnapshot: resnapshotSchema,
 } as const satisfies Record<EntryKind, unknown>;
 
 /** Kinds whose owner is the cluster; a version of any other is its owner's own counter. */
@@ -77,6 +80,7 @@ export const RECORD_KINDS = [
   "cluster",
   "session",
   "leader",
+  "resnapshot",
 ] as const satisfies readonly RecordKind[];
 
 export const isRecordKind = (kind: string): kind is RecordKind =>

@@ -28,6 +28,7 @@ export * from "./redo.ts";
 export * from "./removal.ts";
 export * from "./rendezvous.ts";
 export * from "./replica.ts";
+export * from "./resnapshot.ts";
 export * from "./resolve.ts";
 export * from "./runtime-ref.ts";
 export * from "./schema.ts";

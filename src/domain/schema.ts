@@ -374,6 +374,8 @@ export const nodeFactSchema = z.looseObject({
   agent_version: shortText,
   kernel_version: shortText,
   versions_extra: stringMap,
+  /** Its stale replicas are made again by themselves, at most one per so long; absent: not. */
+  resnapshot_interval_ms: z.number().int().positive().optional(),
   /** Wire versions that it speaks, oldest and newest. */
   wire: z.object({ min: z.number().int(), max: z.number().int() }).optional(),
   cpu_count: z.number().int().positive(),
@@ -475,6 +477,7 @@ export const eventSchema = z.object({
     "sandbox",
     "cluster",
     "swarm",
+    "resnapshot",
   ]),
   subject: z.string(),
   data: z.record(z.string(), z.unknown()),

@@ -30,6 +30,7 @@ import type { CompatStatus } from "./compat.ts";
 import type { TemplateCompatMatrix } from "./compat-matrix.ts";
 import type { CompatPreview, Upgrade } from "./compat-preview.ts";
 import type { AdoptedCompat, CompatScan, RescanCompatRequest } from "./compat-scan.ts";
+import type { ResnapshotView } from "./resnapshot.ts";
 import type { ArtifactWhy, GcReport, TemplateWhy } from "./collection.ts";
 import type { StorageList } from "./storage-status.ts";
 import type {
@@ -58,8 +59,8 @@ export interface Overview {
   readonly sandboxes: number;
   readonly active_jobs: readonly JobInfo[];
   /**
-   * What needs an operator: no quorum, dead members, nodes that differ for long, failed templates,
-   * low disk, a driver that cannot run.
+   * What needs an operator: no quorum, dead members, nodes that differ for long, stale replicas
+   * that are no more made again, failed templates, low disk, a driver that cannot run.
    */
   readonly attention: readonly {
     readonly subject: string;
@@ -126,6 +127,8 @@ export interface Queries {
   lineage(id?: string): readonly LineageEntry[];
   /** @throws AppError snapshot_operation_not_found */
   snapshotOperation(id: string): SnapshotOperation;
+  /** Where making stale replicas again by themselves is. */
+  resnapshot(): ResnapshotView;
   nodes(): readonly NodeFact[];
   /** `self` is this node. @throws AppError node_not_found */
   node(id: string): NodeFact;
@@ -256,6 +259,8 @@ export interface Commands {
    * @throws AppError template_not_found, peer_unreachable
    */
   adoptCompatBaseline(id: string, context: CallContext): Promise<AdoptedCompat>;
+  /** Goes on making stale replicas again after one has failed. @throws AppError no_quorum */
+  resumeResnapshot(context: CallContext): Promise<ResnapshotView>;
   /** Makes this node a cluster of one when it is alone. @throws AppError no_quorum */
   createJoinToken(request: CreateTokenRequest, context: CallContext): Promise<CreatedToken>;
   /** @throws AppError join_token_not_found, no_quorum, not_clustered */

@@ -82,6 +82,7 @@ const VALUE_MIGRATIONS: Record<EntryKind, readonly Migration[]> = {
   session: [],
   leader: [],
   refs: [],
+  resnapshot: [],
 };
 
 const positive = (value: unknown): number => {

@@ -22,6 +22,7 @@ import {
   type NodeFact,
   type Queries,
   type ReplicaStatus,
+  type ResnapshotView,
   type RuntimeRef,
   type SandboxInfo,
   type StorageList,
@@ -266,6 +267,22 @@ export const aGcReport = (over: Partial<GcReport> = {}): GcReport => ({
   ...over,
 });
 
+const aResnapshot = (): ResnapshotView => ({
+  state: "stopped",
+  failure: {
+    template_id: "tpl-1",
+    node_id: "node-a",
+    request_id: "resnapshot-3-node-a",
+    job_id: "job-9",
+    started_at: AT,
+    failed_at: AT,
+    error: "the guest does not answer",
+  },
+  pending: 4,
+  done: 2,
+  failed: 1,
+});
+
 const compatInput = (templates: readonly TemplateInfo[]): CompatInput => ({
   templates: templates.map((one) => ({ ...one, status: "READY", generation: 0, request: {} })),
   nodes: [aNode()],
@@ -394,6 +411,7 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
       ),
     compat: (page) => aMatrix(service.templates, page),
     compatPreview: (upgrade) => previewUpgrade(compatInput(service.templates), upgrade),
+    resnapshot: () => aResnapshot(),
     whyArtifact: (id) => aWhy(artifact(id)),
     whyTemplate: async (id) => aTemplateWhy(template(id)),
     async runtimeRefs(id) {
@@ -508,6 +526,10 @@ function commandsOf(service: Omit<FakeService, "commands">): Commands {
       enter("adoptCompatBaseline", id, context);
       const { template_id } = service.queries.template(id);
       return { template_id, updated: 1, nodes: ["node-a"] };
+    },
+    async resumeResnapshot(context) {
+      enter("resumeResnapshot", undefined, context);
+      return { state: "idle", pending: 0, done: 2, failed: 1 };
     },
     async undeleteArtifact(id, context) {
       enter("undeleteArtifact", id, context);

@@ -3,6 +3,7 @@ import type {
   AdoptedCompat,
   CompatPreview,
   CompatScan,
+  ResnapshotView,
   TemplateCompatMatrix,
   TemplateCompatRow,
 } from "../../domain/index.ts";
@@ -17,7 +18,7 @@ Examples:
   templatecenter compat rescan --all
 `;
 
-/** `compat`: matrix, preview, rescan, adopt. */
+/** `compat`: matrix, preview, rescan, adopt, resnapshot. */
 export function registerCompat(program: Command, context: CliContext): void {
   const group = program
     .command("compat")
@@ -27,6 +28,7 @@ export function registerCompat(program: Command, context: CliContext): void {
   registerPreview(group, context);
   registerRescan(group, context);
   registerAdopt(group, context);
+  registerResnapshot(group, context);
 }
 
 /** All pages as one matrix. */
@@ -171,4 +173,33 @@ function registerAdopt(group: Command, context: CliContext): void {
         context.io.out(flags.json === true ? json(adopted) : said);
       }),
     );
+}
+
+function registerResnapshot(group: Command, context: CliContext): void {
+  withJson(group.command("resnapshot"))
+    .description("stale replicas that are made again by themselves: where it is")
+    .option("--resume", "go on after a failure")
+    .action(async (flags: { json?: boolean; resume?: boolean }, command: Command) =>
+      context.withClient(command, async (client) => {
+        const view = (await (flags.resume === true
+          ? client.json("/v1/compat/resnapshot/resume", { method: "POST" })
+          : client.json("/v1/compat/resnapshot"))) as ResnapshotView;
+        context.io.out(flags.json === true ? json(view) : resnapshotText(view));
+      }),
+    );
+}
+
+function resnapshotText({ current, failure, next, ...view }: ResnapshotView): string {
+  const turn = current ?? failure ?? next;
+  return lines([
+    ["state", view.state],
+    ["template_id", turn?.template_id],
+    ["node_id", turn?.node_id],
+    ["job_id", current?.job_id ?? failure?.job_id],
+    ["not_before", next?.not_before],
+    ["error", failure?.error],
+    ["pending", view.pending],
+    ["done", view.done],
+    ["failed", view.failed],
+  ]);
 }

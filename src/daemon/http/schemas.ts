@@ -25,6 +25,7 @@ import {
   redoSchema,
   replicaSchema,
   rescanCompatSchema,
+  resnapshotViewSchema,
   resolveResultSchema,
   createSnapshotSchema,
   lineageSchema,
@@ -76,6 +77,7 @@ export const CompatMatrix = named("CompatMatrix", compatMatrixSchema);
 export const CompatPreviewView = named("CompatPreview", compatPreviewSchema);
 export const RescanCompat = named("RescanCompatRequest", rescanCompatSchema);
 export const CompatScanView = named("CompatScan", compatScanSchema);
+export const ResnapshotState = named("Resnapshot", resnapshotViewSchema);
 export const AdoptedCompatView = named("AdoptedCompat", adoptedCompatSchema);
 export const Swarm = named("Swarm", swarmViewSchema);
 

@@ -24,6 +24,8 @@ export interface NodeFactParts {
   readonly address: () => string;
   readonly cpuCount: number;
   readonly memoryBytes: number;
+  /** How long to pause between stale replicas that are made again; 0: they are left alone. */
+  readonly resnapshotIntervalMs: number;
   /** True when every template that this node is to hold is READY here. */
   readonly isFilled: () => boolean;
 }
@@ -69,6 +71,9 @@ export function createNodeFact(parts: NodeFactParts): () => Promise<NodeFact> {
       driver_detail: parts.driverDetail(),
       ...versions,
       versions_extra: { ...extra },
+      ...(parts.resnapshotIntervalMs > 0
+        ? { resnapshot_interval_ms: parts.resnapshotIntervalMs }
+        : {}),
       wire: WIRE,
       // Once filled, a node that lacks one of its templates is not a new one again.
       warm: last?.["warm"] === true || parts.isFilled(),

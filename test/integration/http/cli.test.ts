@@ -209,6 +209,13 @@ describe("compat", () => {
     await run("compat rescan --all");
     expect(fixture.service.calls.at(-1)?.argument).toEqual({ node_ids: [], all_nodes: true });
   });
+  it("shows where making again is, and resumes it", async () => {
+    const { out } = await run("compat resnapshot");
+    expect(out).toContain("state: stopped\ntemplate_id: tpl-1\nnode_id: node-a\njob_id: job-9\n");
+    expect(out).toContain("error: the guest does not answer\npending: 4\n");
+    expect((await run("compat resnapshot --resume")).out).toMatch(/^state: idle\n/);
+    expect(fixture.service.calls.at(-1)?.name).toBe("resumeResnapshot");
+  });
   it("adopts a baseline", async () => {
     expect((await run("compat adopt web")).out).toMatch(
       /: 1 replicas have a baseline now on node-a/,

@@ -9,6 +9,7 @@ import {
   CompatPreviewView,
   CompatScanView,
   RescanCompat,
+  ResnapshotState,
   pageQuery,
 } from "../schemas.ts";
 import { callContext } from "./templates.ts";
@@ -89,4 +90,26 @@ const adopt = route(
   async ({ commands }, c) => json(await commands.adoptCompatBaseline(param(c), callContext(c))),
 );
 
-export const compatRoutes: readonly Route[] = [matrix, preview, rescan, adopt];
+const resnapshot = route(
+  {
+    method: "get",
+    path: "/v1/compat/resnapshot",
+    summary: "Stale replicas that are made again by themselves: whose turn it is, and how it went",
+    tag,
+    answers: { 200: { description: "where it is", schema: ResnapshotState } },
+  },
+  ({ queries }) => json(queries.resnapshot()),
+);
+
+const resume = route(
+  {
+    method: "post",
+    path: "/v1/compat/resnapshot/resume",
+    summary: "Go on after a failure; nothing happens when nothing has stopped",
+    tag,
+    answers: { 200: { description: "where it is", schema: ResnapshotState } },
+  },
+  async ({ commands }, c) => json(await commands.resumeResnapshot(callContext(c))),
+);
+
+export const compatRoutes: readonly Route[] = [matrix, preview, rescan, adopt, resnapshot, resume];
