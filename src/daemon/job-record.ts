@@ -1,5 +1,45 @@
 /** Changes of a job's record: pure functions from one record to the next. */
-import { PHASE_START_PERCENT, jobMachine, type JobPhase, type JobRecord } from "../domain/index.ts";
+import {
+  PHASE_START_PERCENT,
+  jobMachine,
+  type Clock,
+  type JobPhase,
+  type JobRecord,
+} from "../domain/index.ts";
+
+/** So far apart are no clocks of a cluster. */
+const CLOCKS_APART_MS = 24 * 60 * 60_000;
+
+/**
+ * What is left of the jobs' time, counted from when each was first seen here, by a monotonic clock:
+ * its maker's clock may be hours off.
+ */
+export class JobTimes {
+  readonly #clock: Clock;
+  readonly #seenAt = new Map<string, number>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  see(jobId: string): void {
+    if (!this.#seenAt.has(jobId)) this.#seenAt.set(jobId, this.#clock.monotonic());
+  }
+
+  forget(jobId: string): void {
+    this.#seenAt.delete(jobId);
+  }
+
+  /** Milliseconds that the job may still take. */
+  leftMs(job: JobRecord): number {
+    const deadline = Date.parse(job.deadline_at);
+    // Nobody has worked on it for long.
+    if (this.#clock.now() - deadline > CLOCKS_APART_MS) return 0;
+    const now = this.#clock.monotonic();
+    const sinceMs = now - (this.#seenAt.get(job.job_id) ?? now);
+    return Math.max(0, deadline - Date.parse(job.created_at) - sinceMs);
+  }
+}
 
 /**
  * RUNNING in `phase`; the phase before ends at `at`. Entering the same phase again changes nothing.

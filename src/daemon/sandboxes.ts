@@ -212,9 +212,9 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
       // It runs on the snapshot from here on, whatever can be written of it.
       known.set(sandboxId, after);
       hub.publish("sandbox", sandboxId, after);
-      await onRestored();
       const local = [rowOf(after)];
       await refs.acquire({ ...target, sandbox_gen: generation }, "driver", { local });
+      await onRestored();
       return after;
     } finally {
       targets.delete(sandboxId);

@@ -7,6 +7,7 @@
 import { createHash } from "node:crypto";
 import {
   AppError,
+  LIMITS,
   assertMayRollback,
   assertNoOther,
   assertSameRequest,
@@ -163,7 +164,7 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
     return ended(await jobEnd(written ?? job, context.signal));
   };
 
-  /** The job when it has ended, or when its time is over. @throws the signal's reason */
+  /** The job when it has ended, or as it is after 15 minutes. @throws the signal's reason */
   const jobEnd = async (job: JobRecord, signal: AbortSignal | undefined): Promise<JobRecord> => {
     const over = new AbortController();
     const current = () => records.get("job", job.job_id) ?? job;
@@ -172,9 +173,8 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
     });
     try {
       if (!isActiveJob(current())) return current();
-      const left = Math.max(0, Date.parse(job.deadline_at) - clock.now());
       const either = signal === undefined ? over.signal : AbortSignal.any([over.signal, signal]);
-      await clock.sleep(left, { signal: either }).catch(() => undefined);
+      await clock.sleep(LIMITS.snapshotOperationMs, { signal: either }).catch(() => undefined);
       signal?.throwIfAborted();
       return current();
     } finally {

@@ -92,6 +92,7 @@ export async function openRuntime(parts: DaemonParts, state: State, opened: Clos
   });
   const snapshotWork = new SnapshotsWorker({
     ...state,
+    driver,
     sandboxes,
     replicas,
     refs,

@@ -2,6 +2,7 @@
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createSpace } from "../../src/daemon/disk/space.ts";
 import { createEventHub } from "../../src/daemon/events.ts";
 import { createJobLog } from "../../src/daemon/job-log.ts";
 import { createFacts, createRecords } from "../../src/daemon/records.ts";
@@ -12,6 +13,8 @@ import { createSnapshots } from "../../src/daemon/snapshots.ts";
 import { ReplicasWorker } from "../../src/daemon/workers/replicas.ts";
 import { SnapshotsWorker } from "../../src/daemon/workers/snapshots.ts";
 import {
+  STORAGE_THRESHOLDS,
+  storageFrom,
   CLUSTER,
   type CallContext,
   type DriverSandbox,
@@ -199,6 +202,27 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     onChange: () => () => undefined,
   };
   const templatesDir = join(dir, "templates");
+  const disk = { totalBytes: 100 * 1024 ** 3, usedBytes: 10 * 1024 ** 3 };
+  const space = createSpace({
+    nodeId: NODE,
+    meter: {
+      thresholds: STORAGE_THRESHOLDS,
+      latest: () => undefined,
+      measure: () =>
+        Promise.resolve(
+          storageFrom(
+            {
+              total_bytes: disk.totalBytes,
+              used_bytes: disk.usedBytes,
+              volume_count: 0,
+              snapshot_count: 0,
+            },
+            clock.now() / 1_000,
+          ),
+        ),
+    },
+    log,
+  });
   const replicas = new ReplicasWorker({
     catalog,
     records,
@@ -217,7 +241,8 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     catalog,
     records,
     facts,
-    nodes,
+    driver,
+    space,
     sandboxes,
     replicas,
     refs,
@@ -245,7 +270,7 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
   await sandboxes.recover();
   await replicas.start();
   worker.start();
-  return { node, records, facts, refs, sandboxes, replicas, worker, snapshots, queries, log };
+  return { node, disk, records, facts, refs, sandboxes, replicas, worker, snapshots, queries, log };
 }
 
 /** A template that is READY, a sandbox on it, and a node at work. */

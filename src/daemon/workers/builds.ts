@@ -12,6 +12,7 @@ import {
   type RegistryCredentials,
 } from "../../domain/index.ts";
 import type { Lease } from "../../gossip/index.ts";
+import { JobTimes } from "../job-record.ts";
 import { JobRun, cancelled, type BuildParts } from "./job-run.ts";
 
 interface Running {
@@ -23,13 +24,11 @@ interface Running {
 const PARKED = new Set(["daemon_draining", "leadership_lost", "fenced", "no_quorum"]);
 /** After a run was parked for want of a quorum. */
 const RETRY_MS = 2_000;
-const CLOCKS_APART_MS = 24 * 60 * 60_000;
 
 export class BuildsWorker {
   readonly #parts: BuildParts;
   readonly #running = new Map<string, Running>();
-  /** When a job was first seen here, monotonic: its maker's clock may be hours off. */
-  readonly #seenAt = new Map<string, number>();
+  readonly #times: JobTimes;
   readonly #credentials = new Map<string, RegistryCredentials>();
   readonly #slots: PQueue;
   readonly #unsubscribe: (() => void)[] = [];
@@ -37,6 +36,7 @@ export class BuildsWorker {
 
   constructor(parts: BuildParts) {
     this.#parts = parts;
+    this.#times = new JobTimes(parts.clock);
     this.#slots = new PQueue({ concurrency: parts.concurrency });
   }
 
@@ -74,10 +74,10 @@ export class BuildsWorker {
       if (job.operation !== "CREATE" && job.operation !== "REDO") continue;
       if (!isActiveJob(job)) {
         this.#credentials.delete(job.job_id);
-        this.#seenAt.delete(job.job_id);
+        this.#times.forget(job.job_id);
         continue;
       }
-      if (!this.#seenAt.has(job.job_id)) this.#seenAt.set(job.job_id, this.#now());
+      this.#times.see(job.job_id);
       const running = this.#running.get(job.job_id);
       if (running === undefined) this.#start(job);
       else if (job.cancel_requested === true) running.abort.abort(cancelled(job));
@@ -98,22 +98,9 @@ export class BuildsWorker {
     await Promise.all([...this.#running.values()].map(({ done }) => done));
   }
 
-  #now(): number {
-    return this.#parts.clock.monotonic();
-  }
-
-  /** Milliseconds that the job may still take. */
-  #leftMs(job: JobRecord): number {
-    const deadline = Date.parse(job.deadline_at);
-    // So far apart are no clocks of a cluster: nobody has worked on the job for long.
-    if (this.#parts.clock.now() - deadline > CLOCKS_APART_MS) return 0;
-    const sinceMs = this.#now() - (this.#seenAt.get(job.job_id) ?? this.#now());
-    return Math.max(0, deadline - Date.parse(job.created_at) - sinceMs);
-  }
-
   #forget(jobId: string): void {
     this.#credentials.delete(jobId);
-    this.#seenAt.delete(jobId);
+    this.#times.forget(jobId);
     this.#parts.facts.put("job-progress", jobId, undefined, { sync: false }).catch(() => undefined);
   }
 
@@ -139,7 +126,7 @@ export class BuildsWorker {
     const job = records.get("job", jobId);
     if (job === undefined) return;
     const signal = AbortSignal.any([abort.signal, lease.signal]);
-    const deadline = clock.after(this.#leftMs(job), () => {
+    const deadline = clock.after(this.#times.leftMs(job), () => {
       const minutes = Math.round(
         (Date.parse(job.deadline_at) - Date.parse(job.created_at)) / 60_000,
       );

@@ -9,23 +9,26 @@ import { join } from "node:path";
 import {
   AppError,
   assertMayRollback,
-  assertWritable,
   errorText,
+  guestSpecOf,
   isActiveJob,
   isAppError,
   isSnapshotJob,
   templateMachine,
   type Catalog,
   type Clock,
+  type DriverSnapshot,
   type JobPhase,
   type JobRecord,
   type Log,
   type ReplicaStatus,
+  type RuntimeDriver,
+  type SandboxRequest,
   type TemplateRecord,
 } from "../../domain/index.ts";
+import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
-import { enterPhase, failJob, finishJob } from "../job-record.ts";
-import type { Nodes } from "../nodes.ts";
+import { JobTimes, enterPhase, failJob, finishJob } from "../job-record.ts";
 import type { Facts, Records } from "../records.ts";
 import type { RuntimeRefs } from "../runtime-refs.ts";
 import type { Sandboxes } from "../sandboxes.ts";
@@ -35,7 +38,8 @@ export interface SnapshotWorkParts {
   readonly catalog: Catalog;
   readonly records: Records;
   readonly facts: Facts;
-  readonly nodes: Pick<Nodes, "get" | "isMember" | "all">;
+  readonly driver: Pick<RuntimeDriver, "name">;
+  readonly space: Pick<Space, "hold" | "assertWritable">;
   readonly sandboxes: Sandboxes;
   readonly replicas: Pick<ReplicasWorker, "adopt" | "discard" | "snapshot" | "foreignDriver">;
   readonly refs: Pick<RuntimeRefs, "nextGeneration">;
@@ -58,11 +62,13 @@ interface Running {
 export class SnapshotsWorker {
   readonly #parts: SnapshotWorkParts;
   readonly #running = new Map<string, Running>();
+  readonly #times: JobTimes;
   #stopping = false;
   #unsubscribe: () => void = () => undefined;
 
   constructor(parts: SnapshotWorkParts) {
     this.#parts = parts;
+    this.#times = new JobTimes(parts.clock);
   }
 
   start(): void {
@@ -109,6 +115,7 @@ export class SnapshotsWorker {
       if (job.cancel_requested === true) running.abort.abort(cancelledBy(job));
       return;
     }
+    this.#times.see(job.job_id);
     const abort = new AbortController();
     if (job.cancel_requested === true) abort.abort(cancelledBy(job));
     const { clock, log } = this.#parts;
@@ -128,7 +135,7 @@ export class SnapshotsWorker {
     const { clock } = this.#parts;
     // RUNNING, and not by this worker: it was begun in a life before, or could not be written.
     const isLeftOver = job.status === "RUNNING";
-    const deadline = clock.after(Math.max(0, Date.parse(job.deadline_at) - clock.now()), () =>
+    const deadline = clock.after(this.#times.leftMs(job), () =>
       abort.abort(new AppError("job_deadline_exceeded")),
     );
     try {
@@ -146,12 +153,12 @@ export class SnapshotsWorker {
   }
 
   async #create(job: JobRecord, signal: AbortSignal): Promise<void> {
-    const { nodes, facts, records, sandboxes, replicas, templatesDir, clock } = this.#parts;
+    const { facts, records, sandboxes, replicas, space, clock } = this.#parts;
     const { resource_id: id, sandbox_id: sandboxId = "" } = job;
     signal.throwIfAborted();
     await this.#enter(job, "SNAPSHOTTING", 10);
     const { info, spec } = sandboxes.running(sandboxId);
-    assertWritable(facts.nodeId, nodes.get(facts.nodeId)?.storage);
+    await space.assertWritable();
     const parentId = info.snapshot_id ?? info.template_id;
     const parent = records.get("template", parentId);
     if (parent === undefined) {
@@ -184,10 +191,7 @@ export class SnapshotsWorker {
     };
     await records.update("template", id, (current) => (current === undefined ? record : undefined));
     const began = clock.monotonic();
-    const made = await sandboxes.snapshot(
-      { sandboxId, snapshotId: id, dir: join(templatesDir, id) },
-      { signal },
-    );
+    const made = await this.#take(sandboxId, id, spec, signal);
     const pause = Math.round(made.timings["pause_ms"] ?? 0);
     const took = Math.round(clock.monotonic() - began);
     this.#say(
@@ -200,6 +204,23 @@ export class SnapshotsWorker {
     await this.#finishCreate(job, made.bytes);
   }
 
+  async #take(
+    sandboxId: string,
+    id: string,
+    spec: SandboxRequest,
+    signal: AbortSignal,
+  ): Promise<DriverSnapshot> {
+    const { sandboxes, space, driver, templatesDir } = this.#parts;
+    const bytes = driver.name === "rootfs" ? 0 : snapshotBytes(guestSpecOf(spec));
+    const room = await space.hold(bytes, "snapshot");
+    try {
+      const dir = join(templatesDir, id);
+      return await sandboxes.snapshot({ sandboxId, snapshotId: id, dir }, { signal });
+    } finally {
+      room.release();
+    }
+  }
+
   async #finishCreate(job: JobRecord, bytes: number): Promise<void> {
     await this.#toStatus(job.resource_id, "CREATING", "ready", {
       rootfs_size_bytes_at_snapshot: bytes,
@@ -208,12 +229,12 @@ export class SnapshotsWorker {
   }
 
   async #rollback(job: JobRecord, signal: AbortSignal): Promise<void> {
-    const { nodes, facts, records, catalog, sandboxes, replicas, refs } = this.#parts;
+    const { records, catalog, sandboxes, replicas, refs, space } = this.#parts;
     const { resource_id: id, sandbox_id: sandboxId = "" } = job;
     signal.throwIfAborted();
     await this.#enter(job, "ROLLBACK_PREPARING");
     const { info } = sandboxes.running(sandboxId);
-    assertWritable(facts.nodeId, nodes.get(facts.nodeId)?.storage);
+    await space.assertWritable();
     // What a majority knows: a deletion may have begun that is not heard of here.
     const known = await records.update("template", id, () => undefined);
     const held = [...catalog.list("replica", { id })].flatMap(({ value }) => value ?? []);
@@ -273,6 +294,7 @@ export class SnapshotsWorker {
         ? undefined
         : failJob(current, event, { message, code }, at),
     );
+    this.#times.forget(job.job_id);
   }
 
   /** Unless it is not in the status `from` any more. */
@@ -327,6 +349,7 @@ export class SnapshotsWorker {
         ? undefined
         : { ...finishJob(current, at), template_status: "READY" },
     );
+    this.#times.forget(job.job_id);
   }
 
   /**

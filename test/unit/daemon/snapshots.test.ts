@@ -109,6 +109,23 @@ describe("a snapshot of a running sandbox", () => {
     expect([...node.records.list("job")]).toEqual([]);
   });
 
+  it("is refused on a disk that has filled since the node told of it, and leaves nothing", async () => {
+    node.disk.usedBytes = 0.99 * node.disk.totalBytes;
+    await expect(create()).rejects.toMatchObject({ code: "storage_not_writable" });
+    expect(theOne()).toBe("");
+    expect([...setup.fake.files]).toEqual([]);
+  });
+
+  it("holds room for all of the guest's memory before it pauses it", async () => {
+    setup.fake.name = "qemu";
+    await crash();
+    Object.assign(node.disk, { totalBytes: 4 * 1024 ** 3, usedBytes: 2.1 * 1024 ** 3 });
+    await expect(create()).rejects.toMatchObject({ code: "disk_space_low" });
+    expect(setup.fake.calls).toBe(0);
+    node.disk.usedBytes = 1.8 * 1024 ** 3;
+    expect((await create("r2")).status).toBe("READY");
+  });
+
   it("row 32: goes on when the caller leaves", async () => {
     let go: () => void = () => undefined;
     setup.fake.before = () => new Promise((resolve) => (go = resolve));
@@ -189,6 +206,26 @@ describe("going back to a snapshot", () => {
     await node.sandboxes.refresh();
     expect([node.refs.count(snapshot_id), node.refs.count("tpl-1")]).toEqual([1, 1]);
   });
+});
+
+it("keeps row, ref and generation of a rollback whose job cannot be written after the switch", async () => {
+  const { snapshot_id: id } = await create();
+  const update = node.records.update.bind(node.records);
+  let silent = true;
+  node.records.update = (kind, key, change) =>
+    update(kind, key, (current) => {
+      const next = change(current);
+      const phase = (next as { phase?: string } | null | undefined)?.phase;
+      if (silent && phase === "ROLLBACK_RECOVERING") throw new AppError("no_quorum", "silence");
+      return next;
+    });
+  const asked = rollback(id);
+  await waitFor(() => node.sandboxes.running("sb-1").info.snapshot_id === id);
+  await waitFor(() => node.refs.active().every((ref) => ref.snapshot_id === id));
+  expect(node.refs.active()).toMatchObject([{ sandbox_id: "sb-1", sandbox_gen: 1 }]);
+  expect(node.refs.nextGeneration("sb-1")).toBe(2);
+  silent = false;
+  expect((await asked).status).toBe("READY");
 });
 
 describe("after a crash", () => {
