@@ -8,19 +8,21 @@ import {
   type ArtifactStore,
   type Catalog,
   type Clock,
+  type Folders,
   type Waste,
 } from "../domain/index.ts";
-import { createCluster, type ClusterOptions } from "../gossip/index.ts";
+import { createCluster, zlibCompressor, type ClusterOptions } from "../gossip/index.ts";
 import { openArtifactStore } from "../storage/index.ts";
 import { createAsks } from "./asks.ts";
 import { createDiskAsks } from "./disk/asks.ts";
-import { createDiskMeter } from "./disk/meter.ts";
+import { createDiskMeter, type DiskMeter } from "./disk/meter.ts";
 import { createSpace, type Space } from "./disk/space.ts";
 import { createStorageView } from "./disk/view.ts";
+import { realFolders } from "./effects/folders.ts";
 import { createEventHub, publishEntries } from "./events.ts";
 import { createJobLog } from "./job-log.ts";
 import { createLeases } from "./leases.ts";
-import { openMembership } from "./membership.ts";
+import { openMembership, type Membership } from "./membership.ts";
 import { createNodes } from "./nodes.ts";
 import { createFacts, createRecords } from "./records.ts";
 import { endProcess, findVms } from "./runtime/qemu/vm-process.ts";
@@ -36,7 +38,7 @@ const DIRECTORIES = [
   "sandboxes",
   "work",
 ] as const;
-type Directories = Readonly<Record<(typeof DIRECTORIES)[number], string>>;
+export type Directories = Readonly<Record<(typeof DIRECTORIES)[number], string>>;
 
 async function makeDirectories(dataDir: string): Promise<Directories> {
   const made = DIRECTORIES.map(async (name) => {
@@ -61,23 +63,42 @@ async function emptyWork(dir: string, clock: Clock): Promise<void> {
     await rm(join(dir, name), { recursive: true, force: true });
 }
 
+/** What of a daemon lies on the host: where it is kept, and how it is reached. */
+export interface Ground {
+  readonly dirs: Directories;
+  readonly catalog: Catalog;
+  readonly membership: Membership;
+  readonly store: ArtifactStore;
+  readonly folders: Folders;
+  readonly meter: DiskMeter;
+  readonly compress?: ClusterOptions["compress"];
+}
+
 export async function openState(parts: DaemonParts, opened: Closers) {
-  const { config, log, clock, random, metrics } = parts;
+  const { config, log, clock } = parts;
   const dirs = await makeDirectories(config.data_dir);
   const { catalog, membership } = await openMembership({ ...parts, catalogDir: dirs.catalog });
   opened.push(() => catalog.close());
   await emptyWork(dirs.work, clock);
   const store = await openArtifactStore({ dir: dirs.artifacts, workDir: dirs.work, log });
-  const hub = createEventHub(clock, random);
-  const unsubscribe = publishEntries(catalog, hub);
-  opened.push(async () => unsubscribe());
-  const facts = createFacts(catalog, clock, config.node_id);
   const meter = createDiskMeter({
     dir: config.data_dir,
     clock,
     thresholds: config.storage_limits,
     counts: () => countHeld(catalog, store, config.node_id),
   });
+  const own = { dirs, catalog, membership, store, folders: realFolders, meter };
+  return createState(parts, { ...own, compress: zlibCompressor }, opened);
+}
+
+/** The same over any host: nothing here touches a disk or a network by itself. */
+export function createState(parts: DaemonParts, ground: Ground, opened: Closers) {
+  const { config, log, clock, random, metrics } = parts;
+  const { dirs, catalog, membership, store, folders, meter, compress } = ground;
+  const hub = createEventHub(clock, random);
+  const unsubscribe = publishEntries(catalog, hub);
+  opened.push(async () => unsubscribe());
+  const facts = createFacts(catalog, clock, config.node_id);
   const space = createSpace({
     nodeId: config.node_id,
     meter,
@@ -94,6 +115,7 @@ export async function openState(parts: DaemonParts, opened: Closers) {
     log: log.child({ module: "cluster" }),
     sessionTermMs: config.session_term * 1_000,
     store: swarmStore(store, space),
+    ...(compress === undefined ? {} : { compress }),
     presharedKey: () => membership.presharedKey(),
     uploadLimitBps: config.upload_limit * 1024 * 1024,
     publishHolding: (artifactId, holding) => facts.put("holding", artifactId, holding),
@@ -119,12 +141,12 @@ export async function openState(parts: DaemonParts, opened: Closers) {
     },
   });
   const storage = createStorageView({ nodes, asks: diskAsks, clock });
-  const core = { catalog, store, hub, records, facts, jobLog };
+  const core = { catalog, store, folders, hub, records, facts, jobLog };
   const disk = { meter, space, storage, diskAsks, waste };
   return { dirs, ...core, ...disk, cluster, membership, nodes, leases, asks, swarm: cluster.swarm };
 }
 
-export type State = Awaited<ReturnType<typeof openState>>;
+export type State = ReturnType<typeof createState>;
 
 /** Root filesystems, by their bytes, and VM snapshots that are ready here. */
 function countHeld(catalog: Catalog, store: ArtifactStore, nodeId: string) {

@@ -1,7 +1,7 @@
 /** The part of the composition root that makes artifacts from images. */
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { Platform, RecordKind } from "../domain/index.ts";
+import type { Platform, RecordKind, RootfsBuilder } from "../domain/index.ts";
 import { answerAsks } from "./asks.ts";
 import { readBakePlan } from "./bake.ts";
 import { createArtifacts } from "./build/artifacts.ts";
@@ -15,6 +15,7 @@ import { KeyedQueue } from "./records.ts";
 import { sourceOptions } from "./secrets.ts";
 import type { State } from "./state.ts";
 import { BuildsWorker } from "./workers/builds.ts";
+import type { BuildParts } from "./workers/job-run.ts";
 
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64", arm64: "arm64" };
 
@@ -23,15 +24,43 @@ export const hostPlatform = (arch: string): Platform => ({
   architecture: ARCHITECTURES[arch] ?? arch,
 });
 
-export async function createBuilds(parts: DaemonParts, state: State) {
-  const { config, log, clock, random, metrics } = parts;
+export async function openBuilds(parts: DaemonParts, state: State) {
+  const { config, log, clock, random } = parts;
   const source = createImageSource({
     clock,
     random,
     log: log.child({ module: "source" }),
     options: await sourceOptions(config),
   });
-  const builder = createRootfsBuilder({ clock });
+  const scratch = (jobId: string) => join(state.dirs.work, `job-${jobId}`);
+  return createBuilds(parts, state, {
+    source,
+    builder: createRootfsBuilder({ clock }),
+    platform: hostPlatform(process.arch),
+    scratchDir: async (jobId) => {
+      await mkdir(scratch(jobId), { recursive: true, mode: 0o700 });
+      return scratch(jobId);
+    },
+    dropScratch: (jobId) => state.folders.remove(scratch(jobId)),
+    bakePlan: (request) =>
+      readBakePlan(request, { caFile: config.ca_file, envdPath: config.envd_path }),
+  });
+}
+
+interface SourceParts extends Pick<
+  BuildParts,
+  "source" | "platform" | "scratchDir" | "dropScratch" | "bakePlan"
+> {
+  readonly builder: RootfsBuilder;
+}
+
+/** The same over any source of images and any builder. */
+export function createBuilds(
+  parts: DaemonParts,
+  state: State,
+  { builder, ...sourceParts }: SourceParts,
+) {
+  const { config, log, clock, random, metrics } = parts;
   const isBuilding = (builder: Builder) =>
     isLedBy(
       state.records.get("leader", builder.template_id),
@@ -76,22 +105,13 @@ export async function createBuilds(parts: DaemonParts, state: State) {
         isUp: (id) => id !== config.node_id && state.nodes.get(id)?.healthy === true,
       }),
   });
-  const scratch = (jobId: string) => join(state.dirs.work, `job-${jobId}`);
   const builds = new BuildsWorker({
     ...state,
-    source,
+    ...sourceParts,
     artifacts,
     clock,
     log: log.child({ module: "builds" }),
-    platform: hostPlatform(process.arch),
     concurrency: config.concurrent_builds,
-    scratchDir: async (jobId) => {
-      await mkdir(scratch(jobId), { recursive: true, mode: 0o700 });
-      return scratch(jobId);
-    },
-    dropScratch: (jobId) => rm(scratch(jobId), { recursive: true, force: true }),
-    bakePlan: (request) =>
-      readBakePlan(request, { caFile: config.ca_file, envdPath: config.envd_path }),
     onJobEnd: (job) => metrics.jobEnded(job),
     askCredentials: (job) => state.asks.credentials(job),
   });
@@ -105,4 +125,4 @@ export async function createBuilds(parts: DaemonParts, state: State) {
   return { artifacts, builds, cleanup };
 }
 
-export type Work = Awaited<ReturnType<typeof createBuilds>>;
+export type Work = ReturnType<typeof createBuilds>;

@@ -1,6 +1,6 @@
 /** The part of the composition root that runs guests: driver, sandboxes, replicas, refs. */
 import { networkInterfaces } from "node:os";
-import { AppError } from "../domain/index.ts";
+import { AppError, type RuntimeDriver } from "../domain/index.ts";
 import type { DaemonParts } from "./parts.ts";
 import { createClusterRefs } from "./ref-asks.ts";
 import { createDriver } from "./runtime/select.ts";
@@ -32,8 +32,8 @@ function assertReplica({ facts }: State, templateId: string): void {
 }
 
 export async function openRuntime(parts: DaemonParts, state: State, opened: Closers) {
-  const { config, log, clock, random, metrics } = parts;
-  const { driver, detail } = await createDriver({
+  const { config, log, clock, random } = parts;
+  const made = await createDriver({
     requested: config.driver,
     guestDir: config.guest_dir,
     stateDir: config.data_dir,
@@ -43,12 +43,29 @@ export async function openRuntime(parts: DaemonParts, state: State, opened: Clos
     random,
     log: log.child({ module: "runtime" }),
   });
-  opened.push(() => driver.close({ keepSandboxes: true }));
+  opened.push(() => made.driver.close({ keepSandboxes: true }));
+  return createRuntime(parts, state, { ...made, nodeIp: ownAddress() });
+}
+
+interface DriverParts {
+  readonly driver: RuntimeDriver;
+  /** Why this driver was chosen. */
+  readonly detail: () => string;
+  readonly nodeIp: string;
+}
+
+/** The same over any driver. */
+export async function createRuntime(
+  parts: DaemonParts,
+  state: State,
+  { driver, detail, nodeIp }: DriverParts,
+) {
+  const { config, log, clock, random, metrics } = parts;
   const refs = await openRuntimeRefs({
     ...state,
     clock,
     log: log.child({ module: "refs" }),
-    nodeIp: ownAddress(),
+    nodeIp,
   });
   const sandboxes = createSandboxes({
     catalog: state.catalog,
@@ -69,7 +86,7 @@ export async function openRuntime(parts: DaemonParts, state: State, opened: Clos
     driver,
     clock,
     log: log.child({ module: "replicas" }),
-    nodeIp: ownAddress(),
+    nodeIp,
     templatesDir: state.dirs.templates,
     concurrency: config.concurrent_boots,
     isolateGuests: isolatesGuests(config),
@@ -100,7 +117,10 @@ export async function openRuntime(parts: DaemonParts, state: State, opened: Clos
     log: log.child({ module: "snapshots" }),
     templatesDir: state.dirs.templates,
   });
-  return { driver, detail, sandboxes, replicas, refs, clusterRefs, compatScan, snapshotWork };
+  return {
+    ...{ driver, detail, nodeIp, sandboxes, replicas },
+    ...{ refs, clusterRefs, compatScan, snapshotWork },
+  };
 }
 
 export type Runtime = Awaited<ReturnType<typeof openRuntime>>;

@@ -26,6 +26,14 @@ export interface Random {
   uuid(): string;
 }
 
+/** The daemon's own folders: what lies in them is taken away as a whole. */
+export interface Folders {
+  /** Names of what lies in it; none when it is not there. */
+  names(dir: string): Promise<readonly string[]>;
+  /** A file, or a folder with all that it holds. No error if it is gone. */
+  remove(path: string): Promise<void>;
+}
+
 export type LogFields = Record<string, unknown>;
 
 export interface Log {

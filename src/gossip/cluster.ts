@@ -21,7 +21,7 @@ import type {
 } from "./ports.ts";
 import { createRegisters } from "./registers.ts";
 import { createReplication } from "./sync/index.ts";
-import { createSwarm, zlibCompressor, type SwarmStore } from "./swarm.ts";
+import { createSwarm, type Compressor, type SwarmStore } from "./swarm.ts";
 import { createTransportSwitch, type TransportSwitch } from "./switch.ts";
 import { createWarnings, type Warnings } from "./warnings.ts";
 import { createWelcome } from "./welcome.ts";
@@ -34,6 +34,8 @@ export interface ClusterOptions {
   readonly log: Log;
   readonly sessionTermMs: number;
   readonly store: SwarmStore;
+  /** Absent: chunks are sent as they are. */
+  readonly compress?: Compressor;
   /** Hex of the key that members share; asked for when a token is made. */
   readonly presharedKey: () => string;
   /** Bytes a second that are sent of artifacts; 0: no limit. */
@@ -85,7 +87,7 @@ export function createCluster(options: ClusterOptions): Cluster {
     ...parts,
     liveness,
     store: options.store,
-    compress: zlibCompressor,
+    ...(options.compress === undefined ? {} : { compress: options.compress }),
     uploadLimitBps: options.uploadLimitBps,
     publishHolding: options.publishHolding,
   });

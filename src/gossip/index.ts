@@ -4,6 +4,7 @@ export { createCluster, type Cluster, type ClusterOptions } from "./cluster.ts";
 export { connectPeers, type PeerOptions } from "./connect.ts";
 export { fenced } from "./leaders.ts";
 export { decodeJoinToken } from "./join-token.ts";
+export { zlibCompressor } from "./swarm.ts";
 export type {
   Leadership,
   Lease,

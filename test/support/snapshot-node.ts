@@ -3,6 +3,7 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createSpace } from "../../src/daemon/disk/space.ts";
+import { realFolders } from "../../src/daemon/effects/folders.ts";
 import { createEventHub } from "../../src/daemon/events.ts";
 import { createJobLog } from "../../src/daemon/job-log.ts";
 import { createFacts, createRecords } from "../../src/daemon/records.ts";
@@ -228,6 +229,7 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     records,
     facts,
     driver,
+    folders: realFolders,
     jobLog,
     clock,
     log,
@@ -246,6 +248,7 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     sandboxes,
     replicas,
     refs,
+    folders: realFolders,
     jobLog,
     clock,
     log,

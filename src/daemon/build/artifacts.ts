@@ -4,7 +4,6 @@
  * in ports or commands only share one file; the artifact's id is a function of the whole spec.
  */
 import { createHash } from "node:crypto";
-import { rm } from "node:fs/promises";
 import {
   AppError,
   CLUSTER,
@@ -20,6 +19,7 @@ import {
   type Catalog,
   type Clock,
   type CreateFromImageRequest,
+  type Folders,
   type Holding,
   type Log,
   type Random,
@@ -84,6 +84,7 @@ export interface ArtifactParts {
   readonly records: Records;
   readonly facts: Facts;
   readonly store: ArtifactStore;
+  readonly folders: Pick<Folders, "remove">;
   readonly builder: RootfsBuilder;
   readonly clock: Clock;
   readonly random: Random;
@@ -237,7 +238,7 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     hooks: EnsureHooks,
   ): Promise<ArtifactRecord> => {
     const scratch = store.scratchPath(`${claimed.artifact_id}.ext4`);
-    await rm(scratch, { force: true });
+    await parts.folders.remove(scratch);
     const room = await parts.holdSpace(image);
     let written = 0;
     try {
@@ -263,7 +264,7 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
       await store.publish(scratch, result.manifest, { artifact });
       return artifact;
     } catch (error) {
-      await rm(scratch, { force: true });
+      await parts.folders.remove(scratch);
       throw error;
     } finally {
       room.release();

@@ -2,12 +2,12 @@
  * What this node has made of templates, by generation: the one that serves, and those that a redo
  * has replaced while sandboxes still run on them.
  */
-import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
   errorText,
   type Catalog,
   type DriverSnapshot,
+  type Folders,
   type LocalWrite,
   type Log,
   type RuntimeDriver,
@@ -18,6 +18,7 @@ export interface MadeParts {
   readonly catalog: Pick<Catalog, "table">;
   readonly facts: Pick<Facts, "get">;
   readonly driver: RuntimeDriver;
+  readonly folders: Folders;
   readonly log: Log;
   readonly templatesDir: string;
   /**
@@ -121,7 +122,7 @@ export class MadeReplicas {
     const foreign = this.#foreign.get(templateId);
     this.#foreign.delete(templateId);
     if (foreign !== undefined) {
-      await rm(foreign.dir, { recursive: true, force: true });
+      await this.#parts.folders.remove(foreign.dir);
       await this.#dropRow(templateId, foreign);
     }
     await this.dropRetired();
@@ -147,15 +148,14 @@ export class MadeReplicas {
 
   /** Folders that a crash left between their making and their row. */
   async #sweep(): Promise<void> {
-    const { templatesDir } = this.#parts;
+    const { folders, templatesDir } = this.#parts;
     const kept = new Set<string>();
     for (const { snapshot } of this.#serving.values()) kept.add(snapshot.dir);
     for (const { snapshot } of this.#retired.values()) kept.add(snapshot.dir);
     for (const { dir } of this.#foreign.values()) kept.add(dir);
-    for (const name of await readdir(templatesDir).catch(() => [])) {
+    for (const name of await folders.names(templatesDir)) {
       const dir = join(templatesDir, name);
-      if (!kept.has(dir) && !name.endsWith(IN_WORK))
-        await rm(dir, { recursive: true, force: true });
+      if (!kept.has(dir) && !name.endsWith(IN_WORK)) await folders.remove(dir);
     }
   }
 }

@@ -20,6 +20,7 @@ import {
   type Catalog,
   type ComponentVersions,
   type DriverSnapshot,
+  type Folders,
   type LocalWrite,
   type Log,
   type ReplicaStatus,
@@ -41,6 +42,7 @@ export interface ReplicaParts {
   /** Brings an artifact's bytes into the store from other nodes. */
   readonly swarm: Pick<Swarm, "fetch">;
   readonly driver: RuntimeDriver;
+  readonly folders: Folders;
   readonly jobLog: JobLog;
   readonly clock: Clock;
   readonly log: Log;

@@ -4,7 +4,6 @@
  * written while this node was down is done when it is back; one that it was at when it died is
  * settled by what is on the disk.
  */
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
   AppError,
@@ -18,6 +17,7 @@ import {
   type Catalog,
   type Clock,
   type DriverSnapshot,
+  type Folders,
   type JobPhase,
   type JobRecord,
   type Log,
@@ -43,6 +43,7 @@ export interface SnapshotWorkParts {
   readonly sandboxes: Sandboxes;
   readonly replicas: Pick<ReplicasWorker, "adopt" | "discard" | "snapshot" | "foreignDriver">;
   readonly refs: Pick<RuntimeRefs, "nextGeneration">;
+  readonly folders: Pick<Folders, "remove">;
   readonly jobLog: JobLog;
   readonly clock: Clock;
   readonly log: Log;
@@ -277,13 +278,13 @@ export class SnapshotsWorker {
   }
 
   async #fail(job: JobRecord, error: unknown): Promise<void> {
-    const { records, replicas, templatesDir } = this.#parts;
+    const { records, replicas, folders, templatesDir } = this.#parts;
     const message = errorText(error);
     const id = job.resource_id;
     this.#say(job, "error", message);
     if (job.operation === "SNAPSHOT_CREATE") {
       await replicas.discard(id);
-      await rm(join(templatesDir, id), { recursive: true, force: true });
+      await folders.remove(join(templatesDir, id));
       await this.#toStatus(id, "CREATING", "fail", { last_error: message });
     }
     const at = this.#now();

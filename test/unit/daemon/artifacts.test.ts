@@ -61,6 +61,7 @@ beforeEach(async () => {
     records: createRecords(catalog, { update } as never),
     facts: createFacts(catalog, clock, "here"),
     store: { find: () => undefined, scratchPath: () => "/nonexistent" } as unknown as ArtifactStore,
+    folders: { remove: () => Promise.resolve() },
     builder,
     clock,
     random: { uuid: () => "token" } as never,
