@@ -6,6 +6,11 @@ import type { Clock } from "../../domain/index.ts";
 
 /** What may go at once after a pause. Short, so that the rate holds over any second. */
 const BURST_SECONDS = 0.05;
+/**
+ * While somebody waits, time that passes is not lost, however late this process gets its turn: on a
+ * busy host that is often longer than a burst. One that was stopped does not make up for it.
+ */
+const LATE_SECONDS = 0.5;
 
 interface Waiter {
   readonly bytes: number;
@@ -49,6 +54,8 @@ export class Limiter {
   take(lane: string, bytes: number): Promise<void> {
     if (this.#rateBps === Infinity) return Promise.resolve();
     return new Promise((resolve) => {
+      // What has passed before anybody waited counts as a pause.
+      this.#fill();
       let known = this.#lanes.get(lane);
       if (known === undefined) {
         known = { served: this.#virtual, waiting: [] };
@@ -84,7 +91,8 @@ export class Limiter {
   #fill(): void {
     const now = this.#clock.monotonic();
     const gained = ((now - this.#filledAt) / 1_000) * this.#rateBps;
-    this.#tokens = Math.min(this.#rateBps * BURST_SECONDS, this.#tokens + gained);
+    const seconds = this.#lanes.size > 0 ? LATE_SECONDS : BURST_SECONDS;
+    this.#tokens = Math.min(this.#rateBps * seconds, this.#tokens + gained);
     this.#filledAt = now;
   }
 

@@ -24,14 +24,16 @@ function steppedClock() {
   const advance = async (ms: number) => {
     for (const end = time + ms; ;) {
       const next = timers.filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0];
-      time = next?.at ?? end;
+      time = Math.max(time, next?.at ?? end);
       if (next === undefined) return;
       timers = timers.filter((one) => one !== next);
       next.run();
       await Promise.resolve();
     }
   };
-  return { clock, advance };
+  /** Time goes on and no timer gets its turn. */
+  const stall = (ms: number) => void (time += ms);
+  return { clock, advance, stall };
 }
 
 describe("the limiter", () => {
@@ -50,6 +52,26 @@ describe("the limiter", () => {
     expect(modest / greedy).toBeGreaterThan(0.6);
     await advance(5_000);
     expect(limiter.waiting).toBe(0);
+  });
+
+  it("loses nothing when its turns come late, and a pause gives no more than a burst", async () => {
+    const { clock, advance, stall } = steppedClock();
+    const limiter = new Limiter(clock, 1_000_000);
+    let got = 0;
+    const ask = () => void limiter.take("a", 10_000).then(() => (got += 10_000));
+    for (let i = 0; i < 400; i++) ask();
+    for (let turn = 0; turn < 10; turn++) {
+      stall(200);
+      await advance(1);
+    }
+    expect(got).toBeGreaterThanOrEqual(2_000_000);
+    expect(got).toBeLessThanOrEqual(2_010_000 + 50_000 + 10_000);
+    await advance(5_000);
+    stall(60_000);
+    got = 0;
+    for (let i = 0; i < 400; i++) ask();
+    await advance(0);
+    expect(got).toBeLessThanOrEqual(60_000);
   });
 
   it("gives back what was not sent, and lets nobody hang when it closes", async () => {
