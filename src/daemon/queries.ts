@@ -35,6 +35,7 @@ import type { Nodes } from "./nodes.ts";
 import type { ResnapshotWorker } from "./workers/resnapshot.ts";
 import { workersOf } from "./job-record.ts";
 import type { Records } from "./records.ts";
+import { previewRedo } from "./redo.ts";
 import { createSnapshotQueries } from "./snapshot-queries.ts";
 
 export interface QueryParts {
@@ -173,6 +174,7 @@ export function createQueries(parts: QueryParts): Queries {
       return { ...structuredClone(template.request), request_id: parts.random.uuid() };
     },
     replicas: (id) => replicas(findTemplate(id).template_id),
+    redoPreview: (id, request) => previewRedo({ ...parts, queries }, id, request),
     listJobs(filter = {}) {
       const items = values(catalog.list("job")).filter(
         (job) =>

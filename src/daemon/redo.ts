@@ -14,6 +14,7 @@ import {
   type Queries,
   type Random,
   type RedoMode,
+  type RedoPreview,
   type RedoRequest,
   type ReplicaStatus,
   type TemplateRecord,
@@ -83,19 +84,12 @@ const inProgress = (templateId: string, jobId: string): AppError =>
     { meta: { job_id: jobId } },
   );
 
-/**
- * Writes the job, then names it in the template's record, which a deletion looks at: of both, the
- * one that gets there first wins.
- * @returns the job's id
- * @throws AppError template_not_found, template_attempt_in_progress, redo_not_allowed,
- *   no_failed_template_replicas, no_template_nodes, invalid_request, no_quorum
- */
-export async function submitRedo(
-  parts: RedoParts,
+/** @throws AppError what stands against the redo, as `submitRedo` */
+function findRedo(
+  parts: Pick<RedoParts, "records" | "catalog" | "nodes" | "queries">,
   idOrName: string,
   request: RedoRequest,
-  context: { readonly requestId: string },
-): Promise<string> {
+) {
   const { records, catalog, nodes, queries } = parts;
   const mode = redoModeOf(request);
   const scope = request.distribution_scope ?? [];
@@ -110,8 +104,36 @@ export async function submitRedo(
   const place = template ?? { desired_nodes: [], distribution_scope: scopeOf(jobs) };
   const targets = targetsOfRedo(nodes, place, replicas, { mode, scope });
   const selected = replicas.filter((replica) => targets.includes(replica.node_id));
-  const job = newRedoJob(parts, { id, template, jobs, request, mode, context });
-  const resume = resumePhaseOf(latest, selected);
+  return { id, template, jobs, mode, targets, resume: resumePhaseOf(latest, selected) };
+}
+
+/** What a redo would do now. @throws AppError as `submitRedo`, but for no_quorum */
+export function previewRedo(
+  parts: Pick<RedoParts, "records" | "catalog" | "nodes" | "queries">,
+  idOrName: string,
+  request: RedoRequest,
+): RedoPreview {
+  const { mode, targets, resume } = findRedo(parts, idOrName, request);
+  return { mode, nodes: targets, resume_phase: resume };
+}
+
+/**
+ * Writes the job, then names it in the template's record, which a deletion looks at: of both, the
+ * one that gets there first wins.
+ * @returns the job's id
+ * @throws AppError template_not_found, template_attempt_in_progress, redo_not_allowed,
+ *   no_failed_template_replicas, no_template_nodes, invalid_request, no_quorum
+ */
+export async function submitRedo(
+  parts: RedoParts,
+  idOrName: string,
+  request: RedoRequest,
+  context: { readonly requestId: string },
+): Promise<string> {
+  const { records } = parts;
+  const found = findRedo(parts, idOrName, request);
+  const { id, resume } = found;
+  const job = newRedoJob(parts, { ...found, request, context });
   parts.onJob(job.job_id);
   await records.update("job", job.job_id, () => ({ ...job, phase: resume, resume_phase: resume }));
   try {

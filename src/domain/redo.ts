@@ -29,6 +29,15 @@ export const redoSchema = z.strictObject({
 });
 export type RedoRequest = z.infer<typeof redoSchema>;
 
+/** What a redo would do if it were asked for now. */
+export interface RedoPreview {
+  readonly mode: RedoMode;
+  /** Nodes that it works on, sorted. */
+  readonly nodes: readonly string[];
+  /** Where it goes on: what comes before is kept as it is. */
+  readonly resume_phase: JobPhase;
+}
+
 /**
  * The mode of a request (the table of spec §4.1).
  * @throws AppError invalid_request: the mode and the nodes do not go together

@@ -16,7 +16,7 @@ import type {
   SandboxRequest,
   TemplateInfo,
 } from "./schema.ts";
-import type { RedoRequest } from "./redo.ts";
+import type { RedoPreview, RedoRequest } from "./redo.ts";
 import type {
   CreateSnapshotRequest,
   LineageEntry,
@@ -94,6 +94,8 @@ export interface Queries {
   /** The stored create request with a fresh request id. @throws AppError template_not_found */
   templateRequest(id: string): SandboxRequest;
   replicas(id: string): readonly ReplicaStatus[];
+  /** What a redo would do now; nothing is changed. @throws AppError as `redoTemplate` */
+  redoPreview(id: string, request: RedoRequest): RedoPreview;
   /** Newest first. */
   listJobs(filter?: PageRequest & { status?: string; template_id?: string }): Page<JobInfo>;
   /** @throws AppError job_not_found */

@@ -5,11 +5,14 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { gzipSync } from "node:zlib";
 
 export interface Asset {
   /** Holds the hash of the content, so it may be kept for ever. */
   readonly url: string;
   readonly body: string;
+  /** The same, packed once: a third of it goes over the wire. */
+  readonly gzip: Uint8Array<ArrayBuffer>;
   readonly type: string;
 }
 
@@ -48,7 +51,8 @@ const squeezeScript = (source: string): string =>
 
 function asset(stem: string, extension: string, type: string, body: string): Asset {
   const hash = createHash("sha256").update(body).digest("hex").slice(0, 16);
-  return { url: `/ui/assets/${stem}-${hash}.${extension}`, body, type };
+  const gzip = new Uint8Array(gzipSync(body, { level: 9 }));
+  return { url: `/ui/assets/${stem}-${hash}.${extension}`, body, gzip, type };
 }
 
 /** Script and style of every page. @throws Error when the package lacks one of its files. */

@@ -1,6 +1,7 @@
 /** The same thing as a command: shown beside each action, filled in, ready to copy. */
 import type { JobInfo } from "../domain/index.ts";
 import { shellWord } from "./format.ts";
+import type { RedoForm } from "./redo-models.ts";
 
 const line = (...words: readonly string[]): string =>
   ["templatecenter", ...words.map(shellWord)].join(" ");
@@ -13,6 +14,15 @@ export const commandLines = {
   templates: (): string => line("tpl", "list"),
   template: (id: string): string => line("tpl", "info", id),
   deleteTemplate: (id: string): string => line("tpl", "delete", id),
+  redo: (id: string, form: RedoForm): string =>
+    line(
+      "tpl",
+      "redo",
+      id,
+      ...form.nodes.flatMap((node) => ["--node", node]),
+      ...(form.mode.startsWith("FAILED") ? ["--failed-only"] : []),
+      ...(form.memoryOnly ? ["--memory-only"] : []),
+    ),
   jobs: (): string => line("job", "list"),
   watch: (job: Pick<JobInfo, "template_id">): string => line("tpl", "watch", job.template_id),
   cancelJob: (id: string): string => line("job", "cancel", id),

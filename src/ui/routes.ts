@@ -26,6 +26,7 @@ import { nodePage, nodesPage } from "./pages/nodes.ts";
 import { overviewPage } from "./pages/overview.ts";
 import { problemPage } from "./pages/problem.ts";
 import { templatePage } from "./pages/template.ts";
+import { registerRedo } from "./redo-actions.ts";
 import { findJob, ofNode } from "./regions.ts";
 import { openSession } from "./session.ts";
 import { nodeStatus, status } from "./status.ts";
@@ -74,12 +75,15 @@ export function createUi(deps: UiDependencies): Hono {
   app.onError((error, c) => answerProblem(ui, c, error));
   app.use(secureHeaders({ ...HEADERS, contentSecurityPolicy: POLICY }));
   for (const asset of Object.values(assets)) {
-    app.get(asset.url.slice("/ui".length), (c) =>
-      c.body(asset.body, 200, {
+    app.get(asset.url.slice("/ui".length), (c) => {
+      const isPacked = /\bgzip\b/.test(c.req.header("accept-encoding") ?? "");
+      return c.body(isPacked ? asset.gzip : asset.body, 200, {
         "content-type": asset.type,
         "cache-control": "public, max-age=31536000, immutable",
-      }),
-    );
+        vary: "accept-encoding",
+        ...(isPacked ? { "content-encoding": "gzip" } : {}),
+      });
+    });
   }
   app.get("/icon/:tone", (c) => {
     const tone = c.req.param("tone").replace(".svg", "");
@@ -100,6 +104,7 @@ export function createUi(deps: UiDependencies): Hono {
   // Before the details: `new` is no template's id.
   registerActions(app, ui);
   registerClusterActions(app, ui);
+  registerRedo(app, ui);
   registerDetails(app, ui);
   registerStream(app, ui);
   app.all("*", (c) => {

@@ -203,6 +203,8 @@ export interface ReplicaView {
   readonly versions: string;
   readonly timings: string;
   readonly error: string;
+  /** Failed, or made with versions that its node has no more: a redo mends it. */
+  readonly wantsRedo: boolean;
 }
 
 /** Goal and actual of each node that shall hold, or still holds, a replica. */
@@ -222,6 +224,7 @@ export function replicaViews(template: TemplateInfo): readonly ReplicaView[] {
       versions: replica === undefined ? "" : boundVersions(replica),
       timings: timingsText(replica?.timings ?? {}),
       error: replica?.error_message ?? "",
+      wantsRedo: replica?.status === "FAILED" || replica?.compat_status === "STALE",
     };
   });
 }
@@ -301,6 +304,7 @@ export const sum = (counts: Readonly<Record<string, number>>): number =>
 
 const NOTICES = {
   "template-submitted": "Accepted. The build has begun; this page follows it.",
+  "redo-submitted": "Accepted. The replicas are made anew; this page follows it.",
   "template-deleted": "The template is being deleted.",
   "job-cancelled": "The job was asked to stop.",
   "sandbox-started": "The sandbox runs.",
@@ -336,6 +340,9 @@ const ADVICE: Readonly<Record<string, string>> = {
   template_in_use: "Stop the sandboxes that run from it first.",
   template_attempt_in_progress: "Wait for the running job, or cancel it.",
   template_has_no_ready_replica: "Wait until a replica is ready, or see why none is.",
+  no_failed_template_replicas: "Choose all nodes, or tick the nodes to work on.",
+  redo_not_allowed: "Create the template again from its image.",
+  no_template_nodes: "Bring a node back, or end a drain; see the list of nodes.",
   job_not_found: "Ended jobs are dropped after a while. See the list of jobs.",
   job_not_active: "The job has already ended; there is nothing to cancel.",
   job_deadline_exceeded: "See which phase took the time, then submit again.",

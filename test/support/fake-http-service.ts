@@ -7,6 +7,9 @@ import {
   getCompatMatrix,
   isActiveJob,
   previewUpgrade,
+  redoModeOf,
+  redoTargets,
+  resumePhaseOf,
   type ArtifactInfo,
   type ArtifactWhy,
   type CallContext,
@@ -21,6 +24,8 @@ import {
   type MemberView,
   type NodeFact,
   type Queries,
+  type RedoPreview,
+  type RedoRequest,
   type ReplicaStatus,
   type ResnapshotView,
   type RuntimeRef,
@@ -381,6 +386,7 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
     template,
     templateRequest: (id) => ({ request_id: "fresh", template_id: template(id).template_id }),
     replicas: (id) => template(id).replicas,
+    redoPreview: (id, request) => aRedoPreview(template(id), request),
     listJobs: (filter = {}) => ({
       items: service.jobs.filter(
         (one) => filter.status === undefined || one.status === filter.status,
@@ -705,6 +711,14 @@ const aShare = (
   up_bps: 0,
   ...more,
 });
+
+/** Every node that shall hold it takes part; the rules of the modes are the real ones. */
+function aRedoPreview(template: TemplateInfo, request: RedoRequest): RedoPreview {
+  const mode = redoModeOf(request);
+  const scope = request.distribution_scope ?? template.desired_nodes;
+  const nodes = redoTargets(mode, scope, template.replicas);
+  return { mode, nodes, resume_phase: resumePhaseOf(undefined, template.replicas) };
+}
 
 /** One READY template with its job, artifact and replica. */
 export function createFakeService(): FakeService {

@@ -25,6 +25,8 @@ const PAGES: readonly (readonly [string, SiteKind, string])[] = [
   ["template-failed", "full", `/ui/templates/${tplId("f")}`],
   ["new", "full", "/ui/templates/new"],
   ["delete", "full", `/ui/templates/${tplId("c")}/delete`],
+  ["redo", "full", `/ui/templates/${tplId("c")}/redo`],
+  ["redo-confirm", "full", `/ui/templates/${tplId("c")}/redo/confirm?redo_mode=ALL`],
   ["jobs", "full", "/ui/jobs"],
   ["jobs-empty", "empty", "/ui/jobs"],
   ["job-running", "full", `/ui/jobs/${BUILDING_JOB}`],

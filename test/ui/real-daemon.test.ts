@@ -77,6 +77,19 @@ test("a template asked for on the page becomes READY before the reader's eyes", 
   expect(text).toContain("phase SNAPSHOTTING");
 }, 120_000);
 
+test("its memory is made anew from the page, and the page said before where", async () => {
+  await page.goto(`${daemon.url}/ui/templates/from-the-page`);
+  await page.getByRole("link", { name: "Redo" }).click();
+  await page.getByLabel(/Memory only/).check();
+  await page.getByRole("button", { name: "Go on" }).click();
+  await page.getByText(/^1 node makes its replica anew: /).waitFor();
+  await page.getByText(/root filesystem stays as it is/).waitFor();
+  await page.getByRole("button", { name: "Redo" }).click();
+  await page.waitForURL(/\/ui\/jobs\//);
+  const done = page.locator("main").getByText(/^Finished in .*; ready on 1 of 1 node/);
+  await done.waitFor({ timeout: 120_000 });
+}, 180_000);
+
 test("nodes and jobs show this host and the job that has ended", async () => {
   await page.goto(`${daemon.url}/ui/nodes`);
   await page.locator("main", { hasText: "qemu" }).waitFor();

@@ -2,7 +2,12 @@ import type { TemplateInfo } from "../../domain/index.ts";
 import { html, join, nothing, type Html } from "../html.ts";
 import { status } from "../status.ts";
 import { replicaViews } from "../view-models.ts";
-import { emptyState, statusMark } from "./bits.ts";
+import { confirmLink, emptyState, statusMark } from "./bits.ts";
+
+function redoLink(template: string, node: string): Html {
+  const query = new URLSearchParams({ redo_mode: "NODES", node }).toString();
+  return confirmLink(`/ui/templates/${template}/redo/confirm?${query}`, `Redo on ${node}`, "small");
+}
 
 /** Id rule: `replicas-TEMPLATE`. Goal and actual per node. */
 export function replicaTable(template: TemplateInfo): Html {
@@ -40,6 +45,7 @@ export function replicaTable(template: TemplateInfo): Html {
                 <td>${statusMark(view.compat ?? status("UNKNOWN"))}</td>
                 <td class="wide">
                   ${view.error === "" ? nothing : html`<span class="err">${view.error}</span>`}
+                  ${view.wantsRedo ? redoLink(template.template_id, view.nodeId) : nothing}
                   ${view.versions === "" ? nothing : html`<div>${view.versions}</div>`}
                   ${view.timings === "" ? nothing : html`<div class="sub">${view.timings}</div>`}
                 </td>

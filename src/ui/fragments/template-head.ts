@@ -22,6 +22,9 @@ function actions(template: TemplateInfo, job: JobInfo | undefined): Html {
       : nothing,
     active || template.status === "DELETING"
       ? nothing
+      : html`<a class="btn" href="${base}/redo">Redo</a>`,
+    active || template.status === "DELETING"
+      ? nothing
       : confirmLink(`${base}/delete`, "Delete", "danger"),
   ]);
 }

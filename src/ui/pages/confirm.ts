@@ -1,4 +1,4 @@
-import { html, join, type Html } from "../html.ts";
+import { html, join, nothing, type Html } from "../html.ts";
 import { formFields, type PageContext } from "../layout.ts";
 import { commandBox } from "../fragments/bits.ts";
 
@@ -11,6 +11,8 @@ export interface Confirmation {
   readonly kind: "primary" | "danger";
   readonly command: string;
   readonly back: string;
+  /** More inputs of the form. */
+  readonly fields?: Html;
   /** Why it cannot be done now; there is no button then. */
   readonly blocked?: string;
 }
@@ -19,14 +21,18 @@ export interface Confirmation {
 export const confirmPage = (page: PageContext, what: Confirmation): Html =>
   html`<section class="card confirm" id="confirm">
     <h1 id="confirm-title">${what.title}</h1>
-    <ul>
-      ${join(what.effects.map((effect) => html`<li>${effect}</li>`))}
-    </ul>
+    ${
+      what.effects.length === 0
+        ? nothing
+        : html`<ul>
+            ${join(what.effects.map((effect) => html`<li>${effect}</li>`))}
+          </ul>`
+    }
     ${commandBox(what.command)}
     ${
       what.blocked === undefined
         ? html`<form method="post" action="${what.action}">
-            ${formFields(page)}
+            ${formFields(page)}${what.fields ?? nothing}
             <div class="acts">
               <button type="submit" class="btn ${what.kind} solid">${what.verb}</button
               ><a class="btn" href="${what.back}" data-close>Keep as it is</a>

@@ -1,4 +1,5 @@
 /** The markup and the answers of every page, without a socket. */
+import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { BUILDING_JOB, FAILED_JOB, READY_JOB, createUiApp, tplId } from "../../support/ui-site.ts";
 import { aTemplate } from "../../support/fake-http-service.ts";
@@ -10,6 +11,9 @@ const PATHS = [
   ...["a", "b", "c", "f"].map((digit) => `/ui/templates/${tplId(digit)}`),
   `/ui/templates/${tplId("c")}/delete`,
   `/ui/templates/${tplId("a")}/run`,
+  `/ui/templates/${tplId("c")}/redo`,
+  `/ui/templates/${tplId("c")}/redo/confirm?redo_mode=ALL`,
+  `/ui/templates/${tplId("a")}/redo/confirm?redo_mode=FAILED_ONLY`,
   "/ui/jobs",
   ...[BUILDING_JOB, FAILED_JOB, READY_JOB].map((id) => `/ui/jobs/${id}`),
   `/ui/jobs/${BUILDING_JOB}/cancel`,
@@ -88,14 +92,21 @@ describe("answers", () => {
     expect(page.headers.get("set-cookie")).toMatch(/^tc-session-[0-9a-f]{8}=.*HttpOnly/);
     const markup = await page.text();
     const urls = [...markup.matchAll(/\/ui\/assets\/[a-z0-9.-]+/g)].map(([url]) => url);
+    let sent = 0;
     let bytes = 0;
     for (const url of urls) {
-      const asset = await app.request(url);
+      const plain = await (await app.request(url)).text();
+      const asset = await app.request(url, { headers: { "accept-encoding": "gzip, br" } });
       expect(asset.headers.get("cache-control")).toContain("immutable");
-      bytes += (await asset.arrayBuffer()).byteLength;
+      expect(asset.headers.get("content-encoding")).toBe("gzip");
+      const packed = Buffer.from(await asset.arrayBuffer());
+      expect(gunzipSync(packed).toString()).toBe(plain);
+      sent += packed.byteLength;
+      bytes += plain.length;
     }
     expect(urls).toHaveLength(2);
-    expect(bytes).toBeLessThanOrEqual(60 * 1024);
+    expect(sent).toBeLessThanOrEqual(24 * 1024);
+    expect(bytes).toBeLessThanOrEqual(72 * 1024);
   });
   test("lists of 200 templates stay under 120 kB", async () => {
     const { app, service } = createUiApp("empty");
