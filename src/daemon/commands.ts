@@ -34,6 +34,7 @@ import type { ClusterRefs } from "./ref-asks.ts";
 import type { RuntimeRefs } from "./runtime-refs.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 import type { Snapshots } from "./snapshots.ts";
+import { createTags } from "./tags.ts";
 import { targetNodes, type Nodes } from "./nodes.ts";
 import type { BuildsWorker } from "./workers/builds.ts";
 import type { ReplicasWorker } from "./workers/replicas.ts";
@@ -173,6 +174,7 @@ export function createCommands(parts: CommandParts): Commands {
 
   return {
     ...parts.cluster,
+    ...createTags(parts),
     async createFromImage(request, context) {
       refuseWhenDraining();
       parts.checkReference(request.source_image_ref);

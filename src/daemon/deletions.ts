@@ -27,6 +27,7 @@ import type { Leases } from "./leases.ts";
 import type { Nodes } from "./nodes.ts";
 import { KeyedQueue, type Records } from "./records.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
+import { dropForgottenTags } from "./tags.ts";
 
 export interface DeletionParts {
   readonly catalog: Catalog;
@@ -291,6 +292,7 @@ class ClusterDeletions implements Deletions {
         await artifacts.release(artifactId, { templateId: id });
       }
     }
+    await dropForgottenTags(records, id);
     await records.update("leader", id, (current) => (current ? null : undefined));
   }
 

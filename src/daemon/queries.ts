@@ -37,6 +37,7 @@ import { workersOf } from "./job-record.ts";
 import type { Records } from "./records.ts";
 import { previewRedo } from "./redo.ts";
 import { createSnapshotQueries } from "./snapshot-queries.ts";
+import { createTagQueries, displayName, taggedId } from "./tag-queries.ts";
 
 export interface QueryParts {
   readonly catalog: Catalog;
@@ -106,7 +107,7 @@ export function createQueries(parts: QueryParts): Queries {
 
   const templateInfo = (template: TemplateRecord): TemplateInfo =>
     templateView(
-      template,
+      { ...template, display_name: displayName(catalog, template) },
       replicas(template.template_id),
       record.artifact(template.artifact_id ?? ""),
     );
@@ -130,13 +131,14 @@ export function createQueries(parts: QueryParts): Queries {
   };
   const findTemplate = (idOrName: string): TemplateInfo => {
     const id = idOrName.trim();
-    const found = record.template(id);
+    const found = record.template(id) ?? record.template(taggedId(catalog, id) ?? "");
     if (found !== undefined) return templateInfo(found);
     const all = allTemplates();
+    const named = all.filter((one) => one.kind === "template" && one.display_name === id);
     const info =
       all.find((candidate) => candidate.template_id === id) ??
-      all.find((candidate) => candidate.display_name === id && candidate.status === "READY") ??
-      all.find((candidate) => candidate.display_name === id && id !== "");
+      named.find((candidate) => candidate.status === "READY") ??
+      named.find(() => id !== "");
     if (info === undefined) {
       throw new AppError("template_not_found", `template ${JSON.stringify(id)} not found`);
     }
@@ -145,7 +147,7 @@ export function createQueries(parts: QueryParts): Queries {
 
   let revision = 0;
   catalog.subscribe(({ kind }) => {
-    if (kind === "template" || kind === "replica" || kind === "node") revision++;
+    if (["template", "replica", "node", "tag"].includes(kind)) revision++;
   });
   parts.nodes.onChange(() => revision++);
   const queries: Queries = {
@@ -211,6 +213,7 @@ export function createQueries(parts: QueryParts): Queries {
     },
     listArtifacts: () => values(catalog.list("artifact")).map(artifactInfo),
     ...createSnapshotQueries(parts),
+    ...createTagQueries(catalog),
     whyArtifact: (id) => parts.collection.whyArtifact(id),
     async whyTemplate(id) {
       const template = record.template(findTemplate(id).template_id);

@@ -30,6 +30,7 @@ import {
   type SessionRecord,
 } from "./cluster.ts";
 import { resnapshotSchema, type ResnapshotRecord } from "./resnapshot.ts";
+import { tagRecordSchema, type TagRecord } from "./tag.ts";
 
 export const CLUSTER = "@cluster";
 
@@ -41,6 +42,7 @@ export interface RecordValues {
   session: SessionRecord;
   leader: LeaderRecord;
   resnapshot: ResnapshotRecord;
+  tag: TagRecord;
 }
 
 export interface FactValues {
@@ -68,6 +70,7 @@ export const ENTRY_SCHEMAS = {
   cluster: clusterConfigSchema,
   session: sessionSchema,
   leader: leaderSchema,
+  tag: tagRecordSchema,
   refs: refsSchema,
   resnapshot: resnapshotSchema,
 } as const satisfies Record<EntryKind, unknown>;
@@ -81,6 +84,7 @@ export const RECORD_KINDS = [
   "session",
   "leader",
   "resnapshot",
+  "tag",
 ] as const satisfies readonly RecordKind[];
 
 export const isRecordKind = (kind: string): kind is RecordKind =>

@@ -37,4 +37,5 @@ export * from "./session.ts";
 export * from "./storage-status.ts";
 export * from "./snapshot.ts";
 export * from "./swarm.ts";
+export * from "./tag.ts";
 export * from "./template.ts";

@@ -7,6 +7,7 @@ import { ARTIFACT_STATUSES } from "./artifact.ts";
 import { COMPAT_POLICIES, COMPAT_STATUSES } from "./compat.ts";
 import { JOB_OPERATIONS, JOB_PHASES, JOB_STATUSES } from "./job.ts";
 import { storageSchema } from "./storage-status.ts";
+import { nameSchema } from "./tag.ts";
 import { TEMPLATE_STATUSES } from "./template.ts";
 
 const text = z.string().max(4_096);
@@ -66,11 +67,9 @@ export const createFromImageSchema = z.strictObject({
   registry_username: shortText.optional(),
   registry_password: text.optional(),
   template_id: shortText.optional().describe("accepted and ignored: a new id is always made"),
-  display_name: z
-    .string()
-    .regex(/^[a-z0-9][a-z0-9-]{0,63}$/, "must be lower-case letters, digits and dashes")
-    .refine((name) => !/^(tpl|snap)-/.test(name), "must not start with tpl- or snap-")
-    .optional(),
+  display_name: nameSchema
+    .optional()
+    .describe("stands for the id; the last build of a name that ends well has it"),
   instance_type: shortText.optional(),
   network_type: shortText.optional(),
   cube_network_config: networkConfigSchema.optional(),
@@ -478,6 +477,7 @@ export const eventSchema = z.object({
     "cluster",
     "swarm",
     "resnapshot",
+    "tag",
   ]),
   subject: z.string(),
   data: z.record(z.string(), z.unknown()),

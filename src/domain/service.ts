@@ -17,6 +17,9 @@ import type {
   TemplateInfo,
 } from "./schema.ts";
 import type { RedoPreview, RedoRequest } from "./redo.ts";
+import type { LabelTemplateRequest } from "./labels.ts";
+import type { RedoRequest } from "./redo.ts";
+import type { PromoteTagRequest, RollbackTagRequest, TagRecord } from "./tag.ts";
 import type {
   CreateSnapshotRequest,
   LineageEntry,
@@ -89,13 +92,17 @@ export interface Queries {
   listTemplates(
     filter?: PageRequest & { status?: string; text?: string; label?: string },
   ): Page<TemplateInfo>;
-  /** By id, then by display name. @throws AppError template_not_found */
+  /** By id, then by tag, then by display name. @throws AppError template_not_found */
   template(idOrName: string): TemplateInfo;
   /** The stored create request with a fresh request id. @throws AppError template_not_found */
   templateRequest(id: string): SandboxRequest;
   replicas(id: string): readonly ReplicaStatus[];
   /** What a redo would do now; nothing is changed. @throws AppError as `redoTemplate` */
   redoPreview(id: string, request: RedoRequest): RedoPreview;
+  /** @throws AppError tag_not_found */
+  tag(name: string): TagRecord;
+  /** By name. */
+  listTags(page?: PageRequest): Page<TagRecord>;
   /** Newest first. */
   listJobs(filter?: PageRequest & { status?: string; template_id?: string }): Page<JobInfo>;
   /** @throws AppError job_not_found */
@@ -195,6 +202,31 @@ export interface Commands {
     options: { force?: boolean },
     context: CallContext,
   ): Promise<{ template_id: string }>;
+  /**
+   * Makes the tag point at that template, from anywhere or only from where it is expected.
+   * @throws AppError invalid_request, template_not_found, template_has_no_ready_replica,
+   *   tag_moved, no_quorum
+   */
+  promoteTag(name: string, request: PromoteTagRequest, context: CallContext): Promise<TagRecord>;
+  /**
+   * Makes it point where it pointed before; twice comes back.
+   * @throws AppError tag_not_found, tag_moved, tag_has_no_history, template_not_found, no_quorum
+   */
+  rollbackTag(name: string, request: RollbackTagRequest, context: CallContext): Promise<TagRecord>;
+  /** Its templates stay, and are called so no more. @throws AppError tag_not_found, no_quorum */
+  deleteTag(name: string, context: CallContext): Promise<void>;
+  /**
+   * Another display name; blank: none (spec §4.14).
+   * @throws AppError invalid_request, template_not_found, name_taken,
+   *   template_attempt_in_progress, no_quorum
+   */
+  renameTemplate(id: string, name: string, context: CallContext): Promise<TemplateInfo>;
+  /** @throws AppError template_not_found, template_attempt_in_progress, no_quorum */
+  labelTemplate(
+    id: string,
+    request: LabelTemplateRequest,
+    context: CallContext,
+  ): Promise<TemplateInfo>;
   /** Answered from memory (design §8). */
   resolve(request: SandboxRequest): ResolveResult;
   /** @throws AppError template_not_found, template_has_no_ready_replica, restore_failed */

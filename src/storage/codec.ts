@@ -81,6 +81,7 @@ const VALUE_MIGRATIONS: Record<EntryKind, readonly Migration[]> = {
   cluster: [],
   session: [],
   leader: [],
+  tag: [],
   refs: [],
   resnapshot: [],
 };

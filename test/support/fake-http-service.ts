@@ -36,6 +36,7 @@ import {
   type TemplateWhy,
 } from "../../src/domain/index.ts";
 import { fakeSnapshotCommands, fakeSnapshotQueries } from "./fake-snapshots.ts";
+import { fakeTags } from "./fake-tags.ts";
 
 const AT = "2026-01-02T03:04:05.000Z";
 export const SHA = `sha256:${"ab".repeat(32)}`;
@@ -344,7 +345,11 @@ interface State {
   readonly listeners: Set<(event: ChangeEvent) => void>;
 }
 
-function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: State): Queries {
+function queriesOf(
+  service: Omit<FakeService, "queries" | "commands">,
+  state: State,
+  tags: ReturnType<typeof fakeTags>,
+): Queries {
   const template = (id: string) =>
     byId(
       service.templates,
@@ -445,12 +450,16 @@ function queriesOf(service: Omit<FakeService, "queries" | "commands">, state: St
     lastEventId: () => `${state.boot}.${state.sequence}`,
     resolveRevision: () => ++revision,
     ...fakeSnapshotQueries(),
+    ...tags.queries,
     cluster: () => service.cluster,
     swarms: (id) => aSwarms().filter((one) => id === undefined || one.artifact_id === id),
   };
 }
 
-function commandsOf(service: Omit<FakeService, "commands">): Commands {
+function commandsOf(
+  service: Omit<FakeService, "commands">,
+  tags: ReturnType<typeof fakeTags>,
+): Commands {
   const enter = (name: string, argument: unknown, context?: CallContext): void => {
     service.calls.push({ name, argument, context });
     if (service.failWith !== undefined) {
@@ -467,6 +476,7 @@ function commandsOf(service: Omit<FakeService, "commands">): Commands {
   };
   return {
     ...fakeSnapshotCommands(enter),
+    ...tags.commands(enter),
     async createFromImage(request: CreateFromImageRequest, context) {
       enter("createFromImage", request, context);
       const job_id = `job-${service.jobs.length + 1}`;
@@ -758,6 +768,7 @@ export function createFakeService(): FakeService {
       state.ring = [];
     },
   };
-  const withQueries = Object.assign(base, { queries: queriesOf(base, state) });
-  return Object.assign(withQueries, { commands: commandsOf(withQueries) });
+  const tags = fakeTags(base.templates);
+  const withQueries = Object.assign(base, { queries: queriesOf(base, state, tags) });
+  return Object.assign(withQueries, { commands: commandsOf(withQueries, tags) });
 }

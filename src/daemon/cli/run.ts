@@ -15,6 +15,7 @@ import { registerSandbox } from "./sandbox.ts";
 import { registerSnapshot } from "./snapshot.ts";
 import { plain } from "./table.ts";
 import { registerStorage } from "./storage.ts";
+import { registerTag } from "./tag.ts";
 import { registerTemplate } from "./template.ts";
 
 const EXIT_FAILED = 1;
@@ -82,6 +83,7 @@ function createProgram(io: CliIo, options: CliOptions): Command {
     .exitOverride();
   const context = createContext(io);
   registerTemplate(program, context);
+  registerTag(program, context);
   registerJob(program, context);
   registerArtifact(program, context);
   registerSandbox(program, context);
@@ -149,7 +151,10 @@ const HINTS: Partial<Record<string, string>> = {
   node_name_taken: "choose another with --node-id, or take the other out: cluster remove NODE",
   clock_skew: "set both clocks by NTP, then try again",
   node_removed: "make it a node of its own again: templatecenter cluster leave",
-  template_in_use: "end its sandboxes first, or pass --force",
+  template_in_use: "end its sandboxes first: templatecenter sandbox list",
+  tag_not_found: "see what there is: templatecenter tag list",
+  tag_moved: "see where it points: templatecenter tag info TAG",
+  name_taken: "move a name from one template to another: templatecenter tag promote NAME TEMPLATE",
   template_stale_needs_redo: "see which versions differ: templatecenter compat matrix",
   template_has_no_ready_replica: "see why: templatecenter tpl info TEMPLATE",
 };

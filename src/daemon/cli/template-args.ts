@@ -1,6 +1,6 @@
-/** What the commands of `tpl` share: the template that is meant, and waiting for its job. */
+/** What commands share: the template that is meant, waiting for its job, lists in pages. */
 import type { Command } from "commander";
-import { AppError, type JobInfo } from "../../domain/index.ts";
+import { AppError, type JobInfo, type Page } from "../../domain/index.ts";
 import type { Client } from "./client.ts";
 import { followJob, requireReady, withJson, type CliContext } from "./context.ts";
 import { jobLines } from "./job.ts";
@@ -59,4 +59,20 @@ export async function showJob(
   });
   print(ended);
   requireReady(ended);
+}
+
+/** All pages of a list. */
+export async function allPages<T>(
+  client: Client,
+  of: string,
+  query: Record<string, string | number | undefined> = {},
+): Promise<T[]> {
+  const items: T[] = [];
+  let next_token: string | undefined;
+  do {
+    const page = (await client.json(of, { query: { ...query, next_token } })) as Page<T>;
+    items.push(...page.items);
+    next_token = page.next_token;
+  } while (next_token !== undefined);
+  return items;
 }

@@ -1,18 +1,18 @@
 import type { Command } from "commander";
 import {
   AppError,
+  isAppError,
   type JobInfo,
-  type Page,
   type ReplicaStatus,
   type SandboxRequest,
   type TemplateInfo,
 } from "../../domain/index.ts";
-import type { Client } from "./client.ts";
 import { collect, followJob, requireReady, withJson, type CliContext } from "./context.ts";
 import { addCreateFlags, createRequest, type CreateFlags } from "./create-options.ts";
 import { jobLines } from "./job.ts";
-import { json, lines, sizeText, table } from "./table.ts";
+import { json, lines, plain, sizeText, table } from "./table.ts";
 import {
+  allPages,
   idOf,
   newKey,
   showJob,
@@ -21,6 +21,7 @@ import {
   withWait,
   type WaitFlags,
 } from "./template-args.ts";
+import { registerTemplateEdits } from "./tag.ts";
 import { registerRedo } from "./template-redo.ts";
 
 const EXAMPLES = `
@@ -44,24 +45,9 @@ export function registerTemplate(program: Command, context: CliContext): void {
   registerInfo(group, context);
   registerDelete(group, context);
   registerRedo(group, context);
+  registerTemplateEdits(group, context);
   registerStatus(group, context);
   registerWatch(group, context);
-}
-
-/** All pages of a list. */
-async function allPages<T>(
-  client: Client,
-  of: string,
-  query: Record<string, string | number | undefined>,
-): Promise<T[]> {
-  const items: T[] = [];
-  let next_token: string | undefined;
-  do {
-    const page = (await client.json(of, { query: { ...query, next_token } })) as Page<T>;
-    items.push(...page.items);
-    next_token = page.next_token;
-  } while (next_token !== undefined);
-  return items;
 }
 
 type CreateRun = CreateFlags & WaitFlags;
@@ -214,7 +200,7 @@ interface DeleteFlags {
 
 function registerDelete(group: Command, context: CliContext): void {
   withJson(group.command("delete").alias("rm"))
-    .description("delete templates")
+    .description("delete templates; one that cannot be deleted holds up no other")
     .argument("[templates...]", "ids or names")
     .option("--template-id <id>", "the same (repeat)", collect)
     .option("--force", "cancel what still makes it first; never while sandboxes use it")
@@ -222,18 +208,42 @@ function registerDelete(group: Command, context: CliContext): void {
       context.withClient(command, async (client) => {
         const all = [...ids, ...(flags.templateId ?? [])];
         if (all.length === 0) throw new AppError("template_id_required");
+        const query = { force: flags.force };
         const deleted: string[] = [];
+        const failed: { id: string; error: AppError }[] = [];
         for (const id of all) {
-          const query = { force: flags.force };
-          const found = (await client.json(templatePath(id), { method: "DELETE", query })) as {
-            template_id: string;
-          };
-          deleted.push(found.template_id);
-          if (flags.json !== true) context.io.out(`template deleted: ${found.template_id}\n`);
+          try {
+            const answer = await client.json(templatePath(id), { method: "DELETE", query });
+            const { template_id } = answer as { template_id: string };
+            deleted.push(template_id);
+            if (flags.json !== true) context.io.out(`template deleted: ${template_id}\n`);
+          } catch (error) {
+            if (!isAppError(error) || error.code === "daemon_unreachable") throw error;
+            failed.push({ id, error });
+          }
         }
-        if (flags.json === true) context.io.out(json({ deleted }));
+        const told = failed.map(({ id, error: { code, message: detail } }) => ({
+          template: id,
+          code,
+          detail,
+        }));
+        if (flags.json === true) context.io.out(json({ deleted, failed: told }));
+        reportFailed(context, failed, all.length);
       }),
     );
+}
+
+/** @throws AppError with the code of the first that failed, when one did */
+function reportFailed(
+  { io }: CliContext,
+  failed: readonly { id: string; error: AppError }[],
+  count: number,
+): void {
+  const [first] = failed;
+  if (first === undefined) return;
+  if (count === 1) throw first.error;
+  for (const { id, error } of failed) io.err(`error: ${plain(id)}: ${plain(error.message)}\n`);
+  throw new AppError(first.error.code, `${failed.length} of ${count} were not deleted`);
 }
 
 interface JobFlags {

@@ -19,9 +19,11 @@ import {
   gcReportSchema,
   jobInfoSchema,
   joinSchema,
+  labelTemplateSchema,
   logLineSchema,
   nodeFactSchema,
   observedRefsSchema,
+  promoteTagSchema,
   redoSchema,
   replicaSchema,
   rescanCompatSchema,
@@ -30,6 +32,7 @@ import {
   createSnapshotSchema,
   lineageSchema,
   rollbackSchema,
+  rollbackTagSchema,
   snapshotInfoSchema,
   snapshotOperationSchema,
   runSandboxSchema,
@@ -38,6 +41,7 @@ import {
   sandboxSchema,
   storageListSchema,
   swarmViewSchema,
+  tagRecordSchema,
   templateInfoSchema,
   templateWhySchema,
 } from "../../domain/index.ts";
@@ -50,6 +54,10 @@ export const RedoTemplate = named("RedoTemplateRequest", redoSchema);
 export const SandboxRequestBody = named("SandboxRequest", sandboxRequestSchema);
 export const RunSandbox = named("RunSandboxRequest", runSandboxSchema);
 export const Template = named("Template", templateInfoSchema);
+export const LabelTemplate = named("LabelTemplateRequest", labelTemplateSchema);
+export const Tag = named("Tag", tagRecordSchema);
+export const PromoteTag = named("PromoteTagRequest", promoteTagSchema);
+export const RollbackTag = named("RollbackTagRequest", rollbackTagSchema);
 export const Replica = named("Replica", replicaSchema);
 export const Job = named("Job", jobInfoSchema);
 export const JobLogEntry = named("JobLogLine", logLineSchema);

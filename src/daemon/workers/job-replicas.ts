@@ -42,6 +42,8 @@ export interface JobSteps {
     phase: JobPhase,
     change?: Partial<JobRecord>,
   ) => Promise<JobRecord>;
+  /** Gives the template its name; answers why it did not get it, or nothing. */
+  readonly claimName: (job: JobRecord, template: TemplateRecord) => Promise<string>;
   readonly now: () => string;
 }
 
@@ -296,6 +298,8 @@ export async function registerReplicas(steps: JobSteps, jobId: string): Promise<
     throw new AppError("snapshot_failed", error);
   }
   if (isRedo) await steps.enter(jobId, "REGISTERING");
+  const warning = await steps.claimName(job, template);
+  if (warning !== "") jobLog.append(jobId, "warn", warning);
   const at = steps.now();
   const now = statusOf(template, replicas);
   await records.update(

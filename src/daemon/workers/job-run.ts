@@ -32,6 +32,7 @@ import type { Nodes } from "../nodes.ts";
 import { imageInfo } from "../queries.ts";
 import { ledRecords, type Facts, type Records } from "../records.ts";
 import { claimTemplate, replicasOf } from "../redo.ts";
+import { claimTemplateName } from "../tags.ts";
 import {
   askForRedo,
   awaitReplicas,
@@ -102,6 +103,9 @@ export class JobRun {
       ...this.#parts,
       records: this.#records,
       enter: (jobId, phase, change) => this.#enter(jobId, phase, change),
+      // A name is of no template's leadership.
+      claimName: (job, template) =>
+        claimTemplateName(this.#parts.records, job, template, this.#now()),
       now: () => this.#now(),
     };
   }

@@ -117,13 +117,33 @@ describe("tpl", () => {
     );
   });
 
-  it("deletes several and stops at the first that it cannot", async () => {
+  it("deletes several, goes on after one that it cannot, and tells of each", async () => {
     const one = fixture.service.templates[0]!;
     fixture.service.templates.push({ ...one, template_id: "tpl-2" });
-    const { code, out, err } = await run(`tpl delete ${TPL} tpl-2 tpl-3 --force`);
+    const { code, out, err } = await run(`tpl delete tpl-3 ${TPL} tpl-4 tpl-2 --force`);
     expect(out).toBe(`template deleted: ${TPL}\ntemplate deleted: tpl-2\n`);
-    expect([code, err.split("\n")[0]]).toEqual([3, "error: template tpl-3 not found"]);
+    expect([code, err.split("\n").slice(0, 3)]).toEqual([
+      3,
+      [
+        "error: tpl-3: template tpl-3 not found",
+        "error: tpl-4: template tpl-4 not found",
+        "error: 2 of 4 were not deleted",
+      ],
+    ]);
     expect(fixture.service.calls[0]?.argument).toMatchObject({ force: true });
+    const alone = await run("tpl delete tpl-3");
+    expect([alone.code, alone.err.split("\n")[0]]).toEqual([3, "error: template tpl-3 not found"]);
+    fixture.service.templates.push({ ...one, template_id: "tpl-5" });
+    const told = await run("tpl delete tpl-3 tpl-5 --json");
+    expect([told.code, JSON.parse(told.out)]).toEqual([
+      3,
+      {
+        deleted: ["tpl-5"],
+        failed: [
+          { template: "tpl-3", code: "template_not_found", detail: "template tpl-3 not found" },
+        ],
+      },
+    ]);
     expect((await run("tpl delete")).code).toBe(2);
   });
 

@@ -13,10 +13,12 @@ import { runtimeRefRoutes } from "./runtime-refs.ts";
 import { snapshotRoutes } from "./snapshots.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { storageRoutes } from "./storage.ts";
+import { tagRoutes } from "./tags.ts";
 import { templateRoutes } from "./templates.ts";
 
 export const ROUTES: readonly Route[] = [
   ...templateRoutes,
+  ...tagRoutes,
   ...jobRoutes,
   ...artifactRoutes,
   ...gcRoutes,

@@ -1,0 +1,85 @@
+/** Names that move from template to template, over three real daemons. */
+import { randomBytes } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { assembleOciLayout } from "../../scripts/lib/oci-layout.mjs";
+import { TestCluster } from "../support/cluster.ts";
+import type { Row } from "../support/daemon.ts";
+
+const LONG_MS = 180_000;
+let dir: string;
+let cluster: TestCluster;
+/** In the order of their making. */
+const templates: string[] = [];
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "tc-cluster-"));
+  const file = { path: "data", type: "file" as const, content: randomBytes(50_000) };
+  await assembleOciLayout(join(dir, "image"), { layers: [{ entries: [file] }], tag: "demo" });
+  cluster = await TestCluster.make(3, ["--session-term", "3"]);
+}, LONG_MS);
+
+afterAll(async () => {
+  await cluster.remove();
+  await rm(dir, { recursive: true, force: true });
+}, LONG_MS);
+
+async function build(index: number, more: Row): Promise<string> {
+  const source_image_ref = `oci:${join(dir, "image")}:demo`;
+  const request = { source_image_ref, writable_layer_size: "64Mi", ...more };
+  const { job_id } = await cluster.node(index).submit(request);
+  const job = await cluster.node(index).ended(job_id);
+  expect(job).toMatchObject({ status: "READY" });
+  return job.template_id;
+}
+const resolved = async (index: number, name: string) => {
+  const body = { template_id: name };
+  return (await cluster.node(index).ask("POST", "/v1/resolve", body)).body["template_id"];
+};
+const promote = (index: number, template_id: string, expected_template_id: string) =>
+  cluster.node(index).ask("PUT", "/v1/tags/prod", { template_id, expected_template_id });
+
+it(
+  "a display name moves to the newest build, and goes back with one step",
+  { timeout: LONG_MS },
+  async () => {
+    for (const index of [0, 1]) {
+      templates.push(await build(index, { display_name: "web" }));
+      await cluster.inSync();
+      expect(await resolved(2 - index, "web")).toBe(templates[index]);
+    }
+    const list = (await cluster.node(0).get("/v1/templates"))["items"] as Row[];
+    expect(list.map((one) => one["display_name"])).toEqual(["web", ""]);
+    const back = await cluster.node(1).cli(["tag", "rollback", "web", "--json"]);
+    expect(JSON.parse(back.stdout)).toMatchObject({ template_id: templates[0] });
+    await cluster.inSync();
+    expect(await resolved(0, "web")).toBe(templates[0]);
+  },
+);
+
+it(
+  "of two promotes at once at two nodes, one wins by compare-and-set",
+  { timeout: LONG_MS },
+  async () => {
+    const [first = "", second = ""] = templates;
+    const third = await build(2, {});
+    const made = await cluster.node(0).ask("PUT", "/v1/tags/prod", { template_id: first });
+    expect(made.body).toMatchObject({ name: "prod", template_id: first });
+    await cluster.inSync();
+    const both = await Promise.all([promote(1, second, first), promote(2, third, first)]);
+    expect(both.map(({ status }) => status).sort()).toEqual([200, 409]);
+    const winner = both.findIndex(({ status }) => status === 200) === 0 ? second : third;
+    expect(both.find(({ status }) => status === 409)?.body).toMatchObject({
+      code: "tag_moved",
+      template_id: winner,
+    });
+    await cluster.inSync();
+    for (const index of [0, 1, 2]) {
+      expect(await resolved(index, "prod")).toBe(winner);
+      const { history } = await cluster.node(index).get("/v1/tags/prod");
+      expect((history as Row[]).map((step) => step["template_id"])).toEqual([first, winner]);
+    }
+  },
+);
