@@ -18,7 +18,6 @@ import type {
 } from "./schema.ts";
 import type { RedoPreview, RedoRequest } from "./redo.ts";
 import type { LabelTemplateRequest } from "./labels.ts";
-import type { RedoRequest } from "./redo.ts";
 import type { PromoteTagRequest, RollbackTagRequest, TagRecord } from "./tag.ts";
 import type {
   CreateSnapshotRequest,
