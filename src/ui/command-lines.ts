@@ -39,6 +39,9 @@ export const commandLines = {
   drain: (node: string, drained: boolean): string =>
     line("cluster", drained ? "drain" : "undrain", node),
   storage: (): string => line("storage"),
+  collectPreview: (): string => line("gc", "--dry-run"),
+  whyArtifact: (id: string): string => line("why", "artifact", id),
+  whyTemplate: (id: string): string => line("why", "template", id),
   collect: (): string => line("gc"),
   nodes: (): string => line("node", "list"),
 } as const;

@@ -21,7 +21,8 @@ export interface PageContext {
 export interface PageView {
   readonly title: string;
   readonly tone: Tone;
-  readonly section: "overview" | "templates" | "jobs" | "nodes" | "cluster" | "storage" | "help";
+  readonly section:
+    "overview" | "templates" | "snapshots" | "jobs" | "nodes" | "cluster" | "storage" | "help";
   /** The page's own address with its query. */
   readonly path: string;
   /** The same resource in the API. */

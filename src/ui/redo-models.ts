@@ -3,6 +3,7 @@ import { REDO_MODES, isAppError } from "../domain/index.ts";
 import type { NodeFact, RedoMode, RedoPreview, RedoRequest } from "../domain/index.ts";
 import { count } from "./format.ts";
 import { nodeStatus, type Status } from "./status.ts";
+import { sentence } from "./view-models.ts";
 
 /** The choices as a form or an address has them. */
 export interface RedoForm {
@@ -75,7 +76,7 @@ export function tryPreview(preview: () => RedoPreview): RedoPreview | string {
     if (!isAppError(error) || error.row.status >= 500) throw error;
     return error.code === "no_failed_template_replicas"
       ? "No node has a replica that failed."
-      : `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`;
+      : sentence(error.message);
   }
 }
 

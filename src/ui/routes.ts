@@ -33,6 +33,7 @@ import { nodeStatus, status } from "./status.ts";
 import { registerStorage } from "./storage-routes.ts";
 import { createStreamHub } from "./stream.ts";
 import { noticeText } from "./view-models.ts";
+import { registerWhy } from "./why-routes.ts";
 
 const POLICY = {
   defaultSrc: ["'none'"],
@@ -105,6 +106,7 @@ export function createUi(deps: UiDependencies): Hono {
   registerActions(app, ui);
   registerClusterActions(app, ui);
   registerRedo(app, ui);
+  registerWhy(app, ui);
   registerDetails(app, ui);
   registerStream(app, ui);
   app.all("*", (c) => {

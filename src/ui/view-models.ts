@@ -9,6 +9,7 @@ import type {
   ReplicaStatus,
   SandboxInfo,
   TemplateInfo,
+  TemplateWhy,
 } from "../domain/index.ts";
 import {
   count,
@@ -205,6 +206,7 @@ export interface ReplicaView {
   readonly error: string;
   /** Failed, or made with versions that its node has no more: a redo mends it. */
   readonly wantsRedo: boolean;
+  readonly isReady: boolean;
 }
 
 /** Goal and actual of each node that shall hold, or still holds, a replica. */
@@ -224,6 +226,7 @@ export function replicaViews(template: TemplateInfo): readonly ReplicaView[] {
       versions: replica === undefined ? "" : boundVersions(replica),
       timings: timingsText(replica?.timings ?? {}),
       error: replica?.error_message ?? "",
+      isReady: !wanted || replica?.status === "READY",
       wantsRedo: replica?.status === "FAILED" || replica?.compat_status === "STALE",
     };
   });
@@ -261,6 +264,32 @@ export function deletePlan(template: TemplateInfo, sandboxes: readonly SandboxIn
   }
   return { effects, users };
 }
+
+/** How many nodes it is not ready on, in one sentence. */
+export function notReady(why: TemplateWhy): string {
+  const left = why.nodes.filter((node) => !node.ready).length;
+  const all = count(why.nodes.length, "node");
+  return left === 0 ? `It is ready on all of ${all}.` : `It is not ready on ${left} of ${all}.`;
+}
+
+/** What one node's answer says, the reason first. */
+export function nodeWhy(node: TemplateWhy["nodes"][number]): string[] {
+  const disk = `${formatBytes(node.free_bytes)} free, storage ${node.storage_mode}`;
+  return [
+    node.ready ? "Sandboxes can be started there." : sentence(node.why),
+    ...(node.error_message === "" ? [] : [`Last error: ${failure(node.error_message)}.`]),
+    ...(node.phase === "" ? [] : [`Its replica stands at ${phaseWord(node.phase).toLowerCase()}.`]),
+    node.wanted ? "It shall have a replica." : "It is not asked for a replica.",
+    node.holds_artifact ? "The root filesystem is there." : "The root filesystem is not there.",
+    `Compat ${status(node.compat_status).word.toLowerCase()}; ${node.driver} driver; ${disk}.`,
+  ];
+}
+
+/** A message of an error as a sentence of the page. */
+export const sentence = (message: string): string =>
+  message === ""
+    ? ""
+    : `${message.charAt(0).toUpperCase()}${message.slice(1).replace(/\.+$/, "")}.`;
 
 /* ---- nodes ----------------------------------------------------------------------------------- */
 

@@ -19,6 +19,7 @@ import {
   aJob,
   aLoneNode,
   aNode,
+  aRef,
   aReplica,
   aSandbox,
   aSwarms,
@@ -231,6 +232,16 @@ function fill(service: FakeService): void {
       artifact_size_bytes: 0,
       replicas: [],
       updated_at: ago(3_998),
+    }),
+  );
+  service.refs.push(
+    aRef({
+      snapshot_id: tplId("a"),
+      sandbox_id: "sb-4c1f",
+      sandbox_gen: 3,
+      source: "driver",
+      attached_at: ago(75),
+      last_seen_at: ago(2),
     }),
   );
   service.sandboxes.push(

@@ -104,6 +104,40 @@ test("after a restart of the daemon the page loads its state again", async () =>
   await page.locator("progress[value='55']").waitFor();
 });
 
+test("who uses a template comes after the page, and stays when the page changes", async () => {
+  const page = await open(`/ui/templates/${tplId("a")}`);
+  await live(page);
+  const refs = page.locator(`#refs-${tplId("a")}`);
+  await refs.getByText("1 sandbox runs on it.").waitFor();
+  expect(await refs.locator("tbody tr").innerText()).toMatch(/sb-4c1f\s+node-a\s+Active.*\s+3\s/s);
+  site.service.restart();
+  await page.evaluate(CUT);
+  site.service.publish("template", tplId("a"));
+  await live(page);
+  await page.getByRole("link", { name: "Why is it not ready on a node?" }).click();
+  await page.getByText("the node is drained").waitFor();
+  await refs.getByText("1 sandbox runs on it.").waitFor();
+  site.service.refs.length = 0;
+  await refs.getByRole("link", { name: "Look again" }).click();
+  await refs.getByText("No sandbox runs on it.").waitFor();
+  expect(problems).toEqual([]);
+});
+
+test("why a replica is not ready is told in a dialog, and leads to its redo", async () => {
+  site.service.templates[2]!.replicas[1]!.node_id = "node-b";
+  site.service.templates[2]!.desired_nodes = ["node-a", "node-b"];
+  const page = await open(`/ui/templates/${tplId("c")}`);
+  await page.getByText("It is not ready on 1 of 1 node.").waitFor();
+  const row = page.locator(`[id="replica-${tplId("c")}-node-b"]`);
+  await row.getByRole("link", { name: "Why?" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText("The node is drained.").waitFor();
+  await dialog.getByRole("link", { name: "Redo on node-b" }).click();
+  await page.getByText("1 node makes its replica anew: node-b.").waitFor();
+  expect(names()).toEqual([]);
+  expect(problems).toEqual([]);
+});
+
 test("deleting asks in a dialog, says what will happen, and Escape leaves all as it is", async () => {
   const page = await open(`/ui/templates/${tplId("c")}`);
   const link = page.getByRole("link", { name: "Delete" });

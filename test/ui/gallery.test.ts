@@ -27,6 +27,8 @@ const PAGES: readonly (readonly [string, SiteKind, string])[] = [
   ["delete", "full", `/ui/templates/${tplId("c")}/delete`],
   ["redo", "full", `/ui/templates/${tplId("c")}/redo`],
   ["redo-confirm", "full", `/ui/templates/${tplId("c")}/redo/confirm?redo_mode=ALL`],
+  ["template-why-node", "full", `/ui/templates/${tplId("c")}/why?node=node-b`],
+  ["artifact", "full", "/ui/artifacts/rfs-1"],
   ["jobs", "full", "/ui/jobs"],
   ["jobs-empty", "empty", "/ui/jobs"],
   ["job-running", "full", `/ui/jobs/${BUILDING_JOB}`],
@@ -85,6 +87,8 @@ describe.each(MODES)("in $name", ({ name: mode, colorScheme, width }) => {
     const problems = watchPage(page);
     await page.goto(sites[kind].url + path);
     expect(await page.title()).toContain("templatecenter");
+    // What comes after the page is there as well.
+    await page.locator('main [hx-trigger="load"]').first().waitFor({ state: "detached" });
     await shoot(page, `${name}-${mode}`);
     const { violations } = await new AxeBuilder({ page }).analyze();
     expect(violations.map((one) => `${one.id}: ${one.nodes[0]?.html ?? ""}`)).toEqual([]);

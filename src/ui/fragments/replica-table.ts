@@ -9,6 +9,13 @@ function redoLink(template: string, node: string): Html {
   return confirmLink(`/ui/templates/${template}/redo/confirm?${query}`, `Redo on ${node}`, "small");
 }
 
+const whyLink = (template: string, node: string): Html =>
+  confirmLink(
+    `/ui/templates/${template}/why?${new URLSearchParams({ node }).toString()}`,
+    "Why?",
+    "small",
+  );
+
 /** Id rule: `replicas-TEMPLATE`. Goal and actual per node. */
 export function replicaTable(template: TemplateInfo): Html {
   const id = `replicas-${template.template_id}`;
@@ -45,6 +52,7 @@ export function replicaTable(template: TemplateInfo): Html {
                 <td>${statusMark(view.compat ?? status("UNKNOWN"))}</td>
                 <td class="wide">
                   ${view.error === "" ? nothing : html`<span class="err">${view.error}</span>`}
+                  ${view.isReady ? nothing : whyLink(template.template_id, view.nodeId)}
                   ${view.wantsRedo ? redoLink(template.template_id, view.nodeId) : nothing}
                   ${view.versions === "" ? nothing : html`<div>${view.versions}</div>`}
                   ${view.timings === "" ? nothing : html`<div class="sub">${view.timings}</div>`}

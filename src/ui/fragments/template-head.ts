@@ -66,7 +66,14 @@ export const templateFacts = (
     ${facts([
       ["Template", copyable(template.template_id)],
       ["Image", template.image_info === "" ? undefined : copyable(template.image_info)],
-      ["Root filesystem", template.artifact_id === "" ? undefined : copyable(template.artifact_id)],
+      [
+        "Root filesystem",
+        template.artifact_id === ""
+          ? undefined
+          : html`<a href="/ui/artifacts/${template.artifact_id}"
+              ><code>${template.artifact_id}</code></a
+            >`,
+      ],
       [
         "Digest",
         template.artifact_digest === ""

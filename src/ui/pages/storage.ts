@@ -54,7 +54,9 @@ const artifacts = ({ items }: GcReport, now: number): Html =>
     items.map(
       (one) =>
         html`<tr>
-          <th scope="row"><code>${one.artifact_id}</code></th>
+          <th scope="row">
+            <a href="/ui/artifacts/${one.artifact_id}"><code>${one.artifact_id}</code></a>
+          </th>
           <td>${one.status}</td>
           <td>${one.why}</td>
           <td>${timeAgo(one.due_at, now)}</td>
@@ -89,7 +91,9 @@ const evictions = ({ evictions: due }: GcReport): Html =>
     due.map(
       (one) =>
         html`<tr>
-          <th scope="row"><code>${one.artifact_id}</code></th>
+          <th scope="row">
+            <a href="/ui/artifacts/${one.artifact_id}"><code>${one.artifact_id}</code></a>
+          </th>
           <td>${one.node_id}</td>
           <td>${formatBytes(one.bytes)}</td>
           <td>${one.why}</td>

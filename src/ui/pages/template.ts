@@ -5,6 +5,7 @@ import type { LeaderView } from "../cluster-models.ts";
 import { commandBox } from "../fragments/bits.ts";
 import { jobProgress } from "../fragments/job-progress.ts";
 import { logView } from "../fragments/log-view.ts";
+import { lazy, onDemand } from "../fragments/why.ts";
 import { replicaTable } from "../fragments/replica-table.ts";
 import { templateSwarm } from "../fragments/swarm-bars.ts";
 import { templateFacts, templateHead } from "../fragments/template-head.ts";
@@ -21,13 +22,25 @@ export interface TemplateModel {
   readonly now: number;
 }
 
+/** Asked at once where something is not as it should be, else when somebody wants to know. */
+function whyBlock({ template_id: id, status }: TemplateInfo): Html {
+  const isOff = status === "PARTIALLY_READY" || status === "FAILED";
+  const words = "Why is it not ready on a node?";
+  return (isOff ? lazy : onDemand)(`why-${id}`, `/ui/templates/${id}/why`, words);
+}
+
 export const templatePage = (model: TemplateModel): Html => {
   const { template, job, log, request, leader, swarms, now } = model;
+  const base = `/ui/templates/${template.template_id}`;
   return html`${templateHead(template, job, now)}
     ${job === undefined ? nothing : jobProgress(job, now)} ${templateSwarm(template, job, swarms)}
     <section>
       <h2>Replicas</h2>
-      ${replicaTable(template)}
+      ${replicaTable(template)} ${whyBlock(template)}
+    </section>
+    <section>
+      <h2>Who uses it</h2>
+      ${lazy(`refs-${template.template_id}`, `${base}/refs`, "See who uses it")}
     </section>
     <section class="split">
       <div class="card">
