@@ -3,7 +3,7 @@
  * defaults, one schema for all. An error names the key, the value, where it came from and what was
  * expected.
  */
-import { resolve } from "node:path";
+import { isAbsolute, resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
 import { AppError, LIMITS, isSafeId, type StorageThresholds } from "../domain/index.ts";
@@ -88,9 +88,14 @@ export const configSchema = z.strictObject({
     .default(0)
     .describe("MiB/s that this node sends of artifacts to others; 0: no limit"),
   driver: z
-    .enum(["auto", "qemu", "rootfs"])
+    .enum(["auto", "qemu", "rootfs", "exec"])
     .default("auto")
-    .describe("runtime driver: auto, qemu or rootfs"),
+    .describe("runtime driver: auto, qemu, rootfs or exec"),
+  exec_driver: z
+    .string()
+    .refine((path) => path === "" || isAbsolute(path), "must be an absolute path")
+    .default("")
+    .describe("executable of the exec driver, by its absolute path: docs/exec-driver.md"),
   guest_dir: z
     .string()
     .min(1)
@@ -269,15 +274,18 @@ export function loadConfig(input: {
     sources[key] = found[1];
   }
   const parsed = configSchema.safeParse(values);
+  const origin = (key: string): string =>
+    sources[key] === "environment"
+      ? environmentName(key)
+      : sources[key] === "file"
+        ? inFile(key)
+        : `--${key.replaceAll("_", "-")}`;
   for (const issue of parsed.error?.issues ?? []) {
     const key = String(issue.path[0]);
-    const where =
-      sources[key] === "environment"
-        ? environmentName(key)
-        : sources[key] === "file"
-          ? inFile(key)
-          : `--${key.replaceAll("_", "-")}`;
-    problems.push(`${where}: ${key} = ${JSON.stringify(values[key])}: ${issue.message}`);
+    problems.push(`${origin(key)}: ${key} = ${JSON.stringify(values[key])}: ${issue.message}`);
+  }
+  if (parsed.data?.driver === "exec" && parsed.data.exec_driver === "") {
+    problems.push(`${origin("driver")}: driver = "exec" needs exec_driver, the executable's path`);
   }
   if (problems.length > 0 || parsed.data === undefined) {
     throw new AppError("config_invalid", problems.join("\n"), { meta: { problems } });

@@ -392,6 +392,15 @@ function overview(queries: Queries, nodeId: string): Overview {
       next: "free space below the data directory, or delete templates that are not used",
     });
   }
+  if (node.driver_error !== undefined) {
+    attention.push({
+      subject: node.node_id,
+      kind: "node",
+      since: node.started_at,
+      why: `the ${node.driver} driver does not answer: ${node.driver_error}`,
+      next: "mend its executable: docs/exec-driver.md has what it must do",
+    });
+  }
   if (node.driver === "rootfs") {
     attention.push({
       subject: node.node_id,

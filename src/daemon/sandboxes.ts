@@ -185,6 +185,17 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
       });
   };
 
+  /** False when it may still run: a driver that fails at one does not keep the daemon from all. */
+  const endLeft = async (sandboxId: string): Promise<boolean> => {
+    try {
+      await driver.stop(sandboxId);
+      return true;
+    } catch (error) {
+      log.error("sandbox is not ended", { sandbox_id: sandboxId, reason: errorText(error) });
+      return false;
+    }
+  };
+
   const find = (sandboxId: string): SandboxInfo => {
     const info = known.get(sandboxId);
     if (info !== undefined) return info;
@@ -318,12 +329,12 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
           continue;
         }
         log.warn("sandbox did not survive the restart", { sandbox_id: id, was: info.status });
-        await driver.stop(id);
-        await forget(id);
+        if (await endLeft(id)) await forget(id);
+        else known.set(id, { ...info, status: "STOPPED" });
       }
       for (const id of alive.keys()) {
         log.warn("sandbox that nobody owns is ended", { sandbox_id: id });
-        await driver.stop(id);
+        await endLeft(id);
       }
       await compareRefs();
       const reaped = await driver.reap();

@@ -60,6 +60,7 @@ export function createCore(
     facts: state.facts,
     driver: runtime.driver,
     driverDetail: runtime.detail,
+    ...(runtime.failure === undefined ? {} : { driverFailure: runtime.failure }),
     clock,
     log,
     meter: state.meter,

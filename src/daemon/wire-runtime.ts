@@ -35,6 +35,7 @@ export async function openRuntime(parts: DaemonParts, state: State, opened: Clos
   const { config, log, clock, random } = parts;
   const made = await createDriver({
     requested: config.driver,
+    execDriver: config.exec_driver,
     guestDir: config.guest_dir,
     stateDir: config.data_dir,
     sandboxesDir: state.dirs.sandboxes,
@@ -51,6 +52,8 @@ interface DriverParts {
   readonly driver: RuntimeDriver;
   /** Why this driver was chosen. */
   readonly detail: () => string;
+  /** Why it does not answer, while it does not. */
+  readonly failure?: () => string | undefined;
   readonly nodeIp: string;
 }
 
@@ -58,7 +61,7 @@ interface DriverParts {
 export async function createRuntime(
   parts: DaemonParts,
   state: State,
-  { driver, detail, nodeIp }: DriverParts,
+  { driver, detail, failure, nodeIp }: DriverParts,
 ) {
   const { config, log, clock, random, metrics } = parts;
   const refs = await openRuntimeRefs({
@@ -118,7 +121,7 @@ export async function createRuntime(
     templatesDir: state.dirs.templates,
   });
   return {
-    ...{ driver, detail, nodeIp, sandboxes, replicas },
+    ...{ driver, detail, failure, nodeIp, sandboxes, replicas },
     ...{ refs, clusterRefs, compatScan, snapshotWork },
   };
 }

@@ -86,6 +86,8 @@ export const ERRORS = {
   idempotency_in_progress: row(409, 4, "a request with this idempotency key is still running"),
   wrong_status: row(409, 4, "the transition is not allowed from this status"),
   driver_unavailable: row(503, 75, "the runtime driver cannot run here", "warn"),
+  driver_failed: row(502, 1, "the runtime driver's executable failed", "warn"),
+  driver_unsupported: row(501, 1, "the runtime driver does not offer this"),
   guest_assets_missing: row(503, 75, "the guest kernel and initramfs are not installed", "warn"),
   guest_boot_failed: row(502, 1, "the guest did not start", "warn"),
   guest_probe_failed: row(504, 7, "the guest did not answer its readiness probe", "warn"),

@@ -120,7 +120,8 @@ export interface RuntimeDriver {
    * `versions` are those the guest was booted with. `bytes` is what it takes on disk. `timings`:
    * `pause_ms`, how long the guest stood still; `live_ms`, the copying before; `total_ms`. A second
    * call for the same sandbox, and a rollback, wait for the first.
-   * @throws AppError sandbox_not_found when it does not run; snapshot_failed
+   * @throws AppError sandbox_not_found when it does not run; snapshot_failed; driver_unsupported,
+   *   as the next three, by a driver whose executable does not offer it
    */
   snapshotSandbox(
     input: { sandboxId: string; snapshotId: string; dir: string },

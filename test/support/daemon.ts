@@ -93,7 +93,7 @@ export class TestDaemon {
   /** A fresh data folder; not started yet. */
   /** @param around with a network namespace the API is asked through its socket */
   static async make(
-    driver: "rootfs" | "qemu",
+    driver: "rootfs" | "qemu" | "exec",
     flags: readonly string[] = [],
     around: Surroundings = {},
   ) {

@@ -64,13 +64,17 @@ async function hostFindings(client: Client): Promise<Finding[]> {
   const disk = mode === "healthy" ? "ok" : mode === "warn" || mode === "unknown" ? "warn" : "fail";
   return [
     { check: "daemon", result: "ok", detail: `${node.node_id}, version ${node.version}` },
-    {
-      check: "driver",
-      result: node.driver === "rootfs" ? "warn" : "ok",
-      detail: `${node.driver}: ${node.driver_detail}`,
-    },
+    driverFinding(node),
     { check: "disk", result: disk, detail: `${usage_pct} % used, ${mode}` },
   ];
+}
+
+function driverFinding({ driver, driver_detail, driver_error }: NodeFact): Finding {
+  if (driver_error !== undefined) {
+    return { check: "driver", result: "fail", detail: `${driver}: ${driver_error}` };
+  }
+  const result = driver === "rootfs" ? "warn" : "ok";
+  return { check: "driver", result, detail: `${driver}: ${driver_detail}` };
 }
 
 /** What of the cluster needs an operator. */

@@ -1,4 +1,7 @@
-/** Which runtime driver this host gets: QEMU where it can run, else root filesystems only. */
+/**
+ * Which runtime driver this host gets: the one that is asked for, else QEMU where it can run, else
+ * root filesystems only.
+ */
 import { execa } from "execa";
 import {
   AppError,
@@ -8,12 +11,15 @@ import {
   type Random,
   type RuntimeDriver,
 } from "../../domain/index.ts";
+import { ExecDriver } from "./exec/driver.ts";
 import { readGuestAssets } from "./guest-assets.ts";
 import { QemuDriver } from "./qemu/driver.ts";
 import { createRootfsDriver } from "./rootfs.ts";
 
 export interface DriverOptions {
-  readonly requested: "auto" | "qemu" | "rootfs";
+  readonly requested: "auto" | "qemu" | "rootfs" | "exec";
+  /** Absolute path of the exec driver's executable; blank without one. */
+  readonly execDriver?: string;
   readonly guestDir: string;
   /** The data directory: the KVM trial's outcome is kept there. */
   readonly stateDir: string;
@@ -28,14 +34,20 @@ export interface SelectedDriver {
   readonly driver: RuntimeDriver;
   /** Why this one, in words; may be settled after the driver. */
   readonly detail: () => string;
+  /** Why it does not answer, while it does not. */
+  readonly failure?: () => string | undefined;
 }
 
 const PROGRAMS: Readonly<Record<string, string>> = { x64: "qemu-system-x86_64" };
 
-/** @throws AppError driver_unavailable when QEMU was asked for and cannot run */
+/** @throws AppError driver_unavailable, driver_failed when what was asked for cannot run */
 export async function createDriver(options: DriverOptions): Promise<SelectedDriver> {
   if (options.requested === "rootfs") {
     return { driver: createRootfsDriver(options), detail: () => "asked for by the configuration" };
+  }
+  if (options.requested === "exec") {
+    const driver = await ExecDriver.open({ ...options, path: options.execDriver ?? "" });
+    return { driver, detail: () => driver.detail(), failure: () => driver.failure() };
   }
   try {
     return await createQemu(options);

@@ -16,6 +16,8 @@ export interface NodeFactParts {
   readonly driver: RuntimeDriver;
   /** Why this driver was chosen. */
   readonly driverDetail: () => string;
+  /** Why it does not answer, while it does not. */
+  readonly driverFailure?: () => string | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly meter: Pick<DiskMeter, "measure">;
@@ -58,6 +60,7 @@ export function createNodeFact(parts: NodeFactParts): () => Promise<NodeFact> {
   return async () => {
     const { extra, ...versions } = await parts.driver.versions();
     const last = facts.get("node", facts.nodeId);
+    const driver_error = parts.driverFailure?.();
     const fact: NodeFact = {
       node_id: facts.nodeId,
       node_ip: parts.nodeIp,
@@ -69,6 +72,7 @@ export function createNodeFact(parts: NodeFactParts): () => Promise<NodeFact> {
       drained: false,
       driver: parts.driver.name,
       driver_detail: parts.driverDetail(),
+      ...(driver_error === undefined ? {} : { driver_error }),
       ...versions,
       versions_extra: { ...extra },
       ...(parts.resnapshotIntervalMs > 0

@@ -39,6 +39,24 @@ function problems(input: Parameters<typeof load>[0]): string[] {
   throw new Error("the configuration was accepted");
 }
 
+describe("the exec driver", () => {
+  test("needs its executable, by an absolute path", () => {
+    const driver = { flags: { driver: "exec" } };
+    expect(problems(driver)).toEqual([
+      '--driver: driver = "exec" needs exec_driver, the executable\'s path',
+    ]);
+    const relative = { ...driver, environment: { TEMPLATECENTER_EXEC_DRIVER: "bin/vm" } };
+    expect(problems(relative)).toEqual([
+      'TEMPLATECENTER_EXEC_DRIVER: exec_driver = "bin/vm": must be an absolute path',
+    ]);
+    const toml = 'driver = "exec"\nexec_driver = "/usr/local/lib/vm"';
+    expect(load({ toml }).config).toMatchObject({
+      driver: "exec",
+      exec_driver: "/usr/local/lib/vm",
+    });
+  });
+});
+
 describe("where a value comes from", () => {
   test("nothing given: the defaults, and the host's name", () => {
     const { config, sources } = load();

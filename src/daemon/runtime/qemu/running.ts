@@ -5,11 +5,12 @@
 import { readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError, type Clock, type DriverSandbox, type Log } from "../../../domain/index.ts";
+import { isAlive } from "../process-id.ts";
 import { VM_FILES } from "./command.ts";
 import { addForwards, type Machine } from "./machine.ts";
 import { Qmp } from "./qmp.ts";
 import { readVmRecord, type VmRecord } from "./sandbox-record.ts";
-import { endProcess, findVms, isAlive } from "./vm-process.ts";
+import { endProcess, findVms } from "./vm-process.ts";
 
 /** A QEMU that does not answer this long does not count as running. */
 const ADOPT_TIMEOUT_MS = 2_000;

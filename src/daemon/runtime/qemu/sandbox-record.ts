@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { ComponentVersions, DriverSandbox } from "../../../domain/index.ts";
 import { VM_FILES, type Shape } from "./command.ts";
-import type { ProcessId } from "./vm-process.ts";
+import type { ProcessId } from "../process-id.ts";
 
 const recordSchema = z.object({
   format: z.literal(1),

@@ -1,7 +1,6 @@
 /**
  * QEMU processes: started detached in their own folder, so that a sandbox outlives the daemon, and
- * found again by pid and start time, so that a pid which was given to another process is never
- * taken for ours.
+ * found again by pid and start time.
  */
 import { readFile, readdir, readlink, realpath } from "node:fs/promises";
 import { closeSync, openSync } from "node:fs";
@@ -9,24 +8,8 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { execa, type Options } from "execa";
 import { AppError, type Clock } from "../../../domain/index.ts";
+import { isAlive, startTicks, type ProcessId } from "../process-id.ts";
 import { VM_FDS, VM_FILES } from "./command.ts";
-
-export interface ProcessId {
-  readonly pid: number;
-  /** Clock ticks after boot at which it started: field 22 of /proc/PID/stat. */
-  readonly startTicks: string;
-}
-
-async function startTicks(pid: number): Promise<string | undefined> {
-  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => undefined);
-  if (stat === undefined) return undefined;
-  // The name in parentheses may hold blanks: fields are counted behind the last one.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return fields[0] === "Z" ? undefined : fields[19];
-}
-
-export const isAlive = async ({ pid, startTicks: ticks }: ProcessId): Promise<boolean> =>
-  (await startTicks(pid)) === ticks;
 
 export interface Spawned {
   readonly id: ProcessId;

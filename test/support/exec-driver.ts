@@ -1,0 +1,19 @@
+/** Executables of exec drivers for tests: the reference, and faulty ones. */
+import { chmod, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const script = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+
+async function write(path: string, script: string, args: readonly string[]): Promise<string> {
+  const words = [process.execPath, script, ...args].map((word) => `'${word}'`).join(" ");
+  await writeFile(path, `#!/bin/sh\nexec ${words} "$@"\n`);
+  await chmod(path, 0o755);
+  return path;
+}
+
+/** @returns the executable's path @param without capabilities that it does not declare */
+export const referenceDriver = (dir: string, without: readonly string[] = []): Promise<string> =>
+  write(join(dir, `reference-${without.join("-")}`), script("exec-reference.mjs"), [
+    `--without=${without.join(",")}`,
+  ]);
