@@ -6,6 +6,7 @@
 import {
   AppError,
   CLUSTER,
+  assertUnprotected,
   claimDeletion,
   errorText,
   isActiveJob,
@@ -57,7 +58,8 @@ export interface Deletions {
   /**
    * @param idOrName of a template or a snapshot: its kind says which guards there are
    * @throws AppError template_not_found, template_in_use, snapshot_in_use,
-   *   template_attempt_in_progress, peer_unreachable (a node that may hold a ref does not answer)
+   *   template_attempt_in_progress, template_protected (forced or not),
+   *   peer_unreachable (a node that may hold a ref does not answer)
    */
   remove(idOrName: string, options: RemoveOptions): Promise<{ template_id: string }>;
   /** Ends the deletions that nobody carries out any more; one that fails is left for next time. */
@@ -101,7 +103,8 @@ class ClusterDeletions implements Deletions {
 
   async #remove(templateId: string, options: RemoveOptions): Promise<void> {
     const info = this.#parts.queries.template(templateId);
-    // Looked at before anything is marked, also when forced (spec §4.6).
+    // Looked at before anything is marked or cancelled, also when forced (spec §4.6).
+    assertUnprotected(await this.#parts.records.update("template", templateId, () => undefined));
     if (info.status !== "FAILED") await this.#assertUnused(info);
     await this.#endJobs(templateId, options);
     const claim = this.#newClaim();

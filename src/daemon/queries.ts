@@ -6,6 +6,7 @@ import {
   clusterAttention,
   isActiveJob,
   labelFilter,
+  renderRequest,
   resnapshotAttention,
   type ArtifactInfo,
   type ArtifactRecord,
@@ -59,6 +60,8 @@ export interface QueryParts {
   readonly hub: EventHub;
   readonly jobLog: JobLog;
   readonly random: Random;
+  /** Guests reach no network here, whatever is asked for. */
+  readonly isolateGuests: boolean;
   readonly sandboxes: { list(): readonly SandboxInfo[] };
 }
 
@@ -145,6 +148,11 @@ export function createQueries(parts: QueryParts): Queries {
     return info;
   };
 
+  const stored = (id: string): TemplateRecord => {
+    const template = record.template(findTemplate(id).template_id);
+    if (template !== undefined) return template;
+    throw new AppError("template_not_found", `template ${id} has no stored request yet`);
+  };
   let revision = 0;
   catalog.subscribe(({ kind }) => {
     if (["template", "replica", "node", "tag"].includes(kind)) revision++;
@@ -168,13 +176,16 @@ export function createQueries(parts: QueryParts): Queries {
       return paginate(items, templateKey, filter);
     },
     template: findTemplate,
-    templateRequest(id) {
-      const template = record.template(findTemplate(id).template_id);
-      if (template === undefined) {
-        throw new AppError("template_not_found", `template ${id} has no stored request yet`);
-      }
-      return { ...structuredClone(template.request), request_id: parts.random.uuid() };
-    },
+    templateRequest: (id) => ({
+      ...structuredClone(stored(id).request),
+      request_id: parts.random.uuid(),
+    }),
+    renderRequest: (id, request) =>
+      renderRequest(
+        { request_id: parts.random.uuid(), ...request },
+        stored(id),
+        parts.isolateGuests,
+      ),
     replicas: (id) => replicas(findTemplate(id).template_id),
     redoPreview: (id, request) => previewRedo({ ...parts, queries }, id, request),
     listJobs(filter = {}) {
@@ -287,6 +298,7 @@ function templateView(
     kind: template.kind,
     display_name: template.display_name ?? "",
     labels: template.labels ?? {},
+    protected: template.protected ?? false,
     last_error: template.last_error,
     created_at: template.created_at,
     updated_at: template.updated_at,
@@ -313,6 +325,7 @@ function pseudoTemplate(job: JobRecord): TemplateInfo {
     kind: "template",
     display_name: job.request?.display_name ?? "",
     labels: job.request?.labels ?? {},
+    protected: false,
     last_error: job.error_message,
     created_at: job.created_at,
     updated_at: job.updated_at,

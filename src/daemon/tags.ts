@@ -30,7 +30,12 @@ export interface TagParts {
 
 export type TagCommands = Pick<
   Commands,
-  "promoteTag" | "rollbackTag" | "deleteTag" | "renameTemplate" | "labelTemplate"
+  | "promoteTag"
+  | "rollbackTag"
+  | "deleteTag"
+  | "renameTemplate"
+  | "labelTemplate"
+  | "protectTemplate"
 >;
 
 export function createTags(parts: TagParts): TagCommands {
@@ -72,7 +77,9 @@ export function createTags(parts: TagParts): TagCommands {
     },
     async renameTemplate(idOrName, name, context) {
       const { template_id: id } = queries.template(idOrName);
-      const { display_name: before = "" } = records.get("template", id) ?? beingMade(id);
+      const { kind, display_name: before = "" } = records.get("template", id) ?? beingMade(id);
+      // Any number of snapshots may be called the same (spec §4.14).
+      if (kind === "snapshot") return edit(parts, id, () => ({ display_name: name }));
       if (name !== "") await takeName(records, id, changeOf(name, context));
       const edited = await edit(parts, id, () => ({ display_name: name }));
       if (before !== "" && before !== name && isNameOf(records.get("tag", before), id)) {
@@ -82,6 +89,8 @@ export function createTags(parts: TagParts): TagCommands {
     },
     labelTemplate: (idOrName, request) =>
       edit(parts, idOrName, ({ labels }) => ({ labels: relabel(labels, request) })),
+    protectTemplate: (idOrName, isProtected) =>
+      edit(parts, idOrName, () => ({ protected: isProtected })),
   };
 }
 

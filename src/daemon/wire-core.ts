@@ -21,6 +21,7 @@ import { createDeletions } from "./deletions.ts";
 import { createCancelJob } from "./job-cancel.ts";
 import type { DaemonParts } from "./parts.ts";
 import { createQueries } from "./queries.ts";
+import { isolatesGuests } from "./secrets.ts";
 import { createSnapshots } from "./snapshots.ts";
 import type { Closers, State } from "./state.ts";
 import type { Work } from "./wire-builds.ts";
@@ -186,6 +187,7 @@ function createServices(
     compat,
     resnapshot,
     random,
+    isolateGuests: isolatesGuests(config),
     askJobLog: (nodeId, jobId, options) => state.asks.jobLog(nodeId, jobId, options),
     cluster: view,
     swarms: () => cluster.swarm.views(),

@@ -21,10 +21,22 @@ const inProgress = (message: string, record: TemplateRecord): AppError =>
     meta: { template_id: record.template_id, status: record.status },
   });
 
+/** @throws AppError template_protected */
+export function assertUnprotected(
+  record: Pick<TemplateRecord, "kind" | "template_id" | "protected"> | undefined,
+): void {
+  if (record?.protected !== true) return;
+  const { kind, template_id: id } = record;
+  throw new AppError("template_protected", `${kind} ${id} is protected from deletion`, {
+    meta: { template_id: id },
+  });
+}
+
 /**
  * The record as DELETING under this claim. One that somebody else deletes is taken over when
  * `isAtWork` says that nobody carries that attempt out any more.
- * @throws AppError template_attempt_in_progress: it is being made, or deleted by somebody at work
+ * @throws AppError template_attempt_in_progress: it is being made, or deleted by somebody at work;
+ *   template_protected, forced or not
  */
 export function claimDeletion(
   record: TemplateRecord,
@@ -39,6 +51,7 @@ export function claimDeletion(
   if (deletion !== undefined && isAtWork(deletion)) {
     throw inProgress(`${record.kind} ${id} is being deleted by ${deletion.node_id}`, record);
   }
+  if (status !== "DELETING") assertUnprotected(record);
   const from = status === "DELETING" ? (deletion?.from_status ?? "FAILED") : status;
   return {
     ...record,

@@ -43,6 +43,7 @@ export const ERRORS = {
   tag_moved: row(409, 4, "the tag does not point there any more"),
   tag_has_no_history: row(409, 4, "the tag has pointed nowhere else"),
   name_taken: row(409, 4, "the name stands for another template"),
+  template_protected: row(409, 4, "it is protected from deletion"),
   template_in_use: row(409, 4, "template is still in use"),
   no_template_nodes: row(409, 4, "no healthy nodes available for template creation"),
   node_not_found: row(404, 3, "node not found"),

@@ -26,6 +26,7 @@ export type * from "./runtime-driver.ts";
 export * from "./quorum.ts";
 export * from "./redo.ts";
 export * from "./removal.ts";
+export * from "./render.ts";
 export * from "./rendezvous.ts";
 export * from "./replica.ts";
 export * from "./resnapshot.ts";

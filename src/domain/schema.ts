@@ -195,6 +195,8 @@ export const templateRecordSchema = z.looseObject({
   parent_id: shortText.optional(),
   storage_backend: shortText.optional(),
   retain: z.boolean().optional(),
+  /** It is not deleted, forced or not, until this is taken back. */
+  protected: z.boolean().optional(),
   rootfs_size_bytes_at_snapshot: z.number().nonnegative().optional(),
   artifact_id: shortText.optional(),
   image_info: text.optional(),
@@ -410,6 +412,7 @@ export const templateInfoSchema = z.object({
   kind: z.enum(["template", "snapshot"]),
   display_name: z.string(),
   labels: stringMap,
+  protected: z.boolean(),
   last_error: z.string(),
   created_at: z.string(),
   updated_at: z.string(),

@@ -18,6 +18,7 @@ import type {
 } from "./schema.ts";
 import type { RedoPreview, RedoRequest } from "./redo.ts";
 import type { LabelTemplateRequest } from "./labels.ts";
+import type { RenderedRequest } from "./render.ts";
 import type { PromoteTagRequest, RollbackTagRequest, TagRecord } from "./tag.ts";
 import type {
   CreateSnapshotRequest,
@@ -95,6 +96,11 @@ export interface Queries {
   template(idOrName: string): TemplateInfo;
   /** The stored create request with a fresh request id. @throws AppError template_not_found */
   templateRequest(id: string): SandboxRequest;
+  /**
+   * What a sandbox would be started with; nothing is started.
+   * @throws AppError template_not_found
+   */
+  renderRequest(id: string, request: SandboxRequest): RenderedRequest;
   replicas(id: string): readonly ReplicaStatus[];
   /** What a redo would do now; nothing is changed. @throws AppError as `redoTemplate` */
   redoPreview(id: string, request: RedoRequest): RedoPreview;
@@ -193,7 +199,7 @@ export interface Commands {
   /**
    * A snapshot's id deletes the snapshot, with its guards.
    * @param options.force cancels what still makes it; who uses it is honoured all the same
-   * @throws AppError template_not_found, template_in_use, snapshot_in_use,
+   * @throws AppError template_not_found, template_in_use, snapshot_in_use, template_protected,
    *   template_attempt_in_progress, peer_unreachable, no_quorum
    */
   deleteTemplate(
@@ -226,6 +232,11 @@ export interface Commands {
     request: LabelTemplateRequest,
     context: CallContext,
   ): Promise<TemplateInfo>;
+  /**
+   * Keeps a template or snapshot from being deleted, or does so no more.
+   * @throws AppError template_not_found, template_attempt_in_progress, no_quorum
+   */
+  protectTemplate(id: string, isProtected: boolean, context: CallContext): Promise<TemplateInfo>;
   /** Answered from memory (design §8). */
   resolve(request: SandboxRequest): ResolveResult;
   /** @throws AppError template_not_found, template_has_no_ready_replica, restore_failed */
@@ -252,8 +263,8 @@ export interface Commands {
     context: CallContext,
   ): Promise<SnapshotOperation>;
   /**
-   * @throws AppError snapshot_not_found, snapshot_in_use, template_attempt_in_progress,
-   *   request_id_conflict, peer_unreachable
+   * @throws AppError snapshot_not_found, snapshot_in_use, template_protected,
+   *   template_attempt_in_progress, request_id_conflict, peer_unreachable
    */
   deleteSnapshot(
     id: string,

@@ -40,6 +40,8 @@ export const snapshotInfoSchema = z.object({
   storage_backend: text,
   /** It stays when its sandbox goes. */
   retain: z.boolean(),
+  /** It is not deleted until this is taken back. */
+  protected: z.boolean(),
   rootfs_size_bytes_at_snapshot: z.number().nonnegative(),
   last_error: text,
   created_at: text,
@@ -129,6 +131,7 @@ export function snapshotInfo(
     parent_id: record.parent_id ?? "",
     storage_backend: record.storage_backend ?? "",
     retain: record.retain ?? false,
+    protected: record.protected ?? false,
     rootfs_size_bytes_at_snapshot: record.rootfs_size_bytes_at_snapshot ?? 0,
     last_error: record.last_error,
     created_at: record.created_at,

@@ -8,7 +8,7 @@ import { assembleOciLayout } from "../../scripts/lib/oci-layout.mjs";
 import { TestCluster } from "../support/cluster.ts";
 import type { Row } from "../support/daemon.ts";
 
-const LONG_MS = 180_000;
+const LONG_MS = 300_000;
 let dir: string;
 let cluster: TestCluster;
 /** In the order of their making. */
@@ -81,5 +81,25 @@ it(
       const { history } = await cluster.node(index).get("/v1/tags/prod");
       expect((history as Row[]).map((step) => step["template_id"])).toEqual([first, winner]);
     }
+  },
+);
+
+it(
+  "what is protected at one node is not deleted at another, by force either",
+  { timeout: LONG_MS },
+  async () => {
+    const [first = ""] = templates;
+    const path = `/v1/templates/${first}`;
+    await cluster.node(0).ask("PUT", `${path}/protection`, { protected: true });
+    // Without waiting for the others to hear of it: it is looked at where a majority has it.
+    const refused = await cluster.node(2).ask("DELETE", `${path}?force=true`);
+    expect([refused.status, refused.body["code"]]).toEqual([409, "template_protected"]);
+    const open = await cluster.node(1).cli(["tpl", "unprotect", first]);
+    expect(open.stdout).toBe(`template ${first} is not protected any more\n`);
+    expect((await cluster.node(2).ask("DELETE", path)).status).toBe(200);
+    await cluster.inSync();
+    // Its name has pointed at another one, too.
+    const { body } = await cluster.node(0).ask("POST", "/v1/resolve", { template_id: "web" });
+    expect(body).toMatchObject({ code: "template_not_found", tag: "web", template_id: first });
   },
 );

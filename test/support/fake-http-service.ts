@@ -7,6 +7,7 @@ import {
   getCompatMatrix,
   isActiveJob,
   previewUpgrade,
+  renderRequest,
   redoModeOf,
   redoTargets,
   resumePhaseOf,
@@ -33,6 +34,7 @@ import {
   type StorageList,
   type SwarmView,
   type TemplateInfo,
+  type TemplateRecord,
   type TemplateWhy,
 } from "../../src/domain/index.ts";
 import { fakeSnapshotCommands, fakeSnapshotQueries } from "./fake-snapshots.ts";
@@ -57,6 +59,7 @@ export const aTemplate = (over: Partial<TemplateInfo> = {}): TemplateInfo => ({
   kind: "template",
   display_name: "web",
   labels: { team: "blue" },
+  protected: false,
   last_error: "",
   created_at: AT,
   updated_at: AT,
@@ -332,6 +335,11 @@ export interface FakeService {
   restart(): void;
 }
 
+const aStored = {
+  ...{ instance_type: "cubebox", version: "v2", kind: "template", status: "READY" },
+  ...{ generation: 1, desired_nodes: [], last_error: "", created_at: AT, updated_at: AT },
+} as const satisfies Partial<TemplateRecord>;
+
 const byId = <T>(items: readonly T[], match: (item: T) => boolean, error: () => AppError): T => {
   const found = items.find(match);
   if (found === undefined) throw error();
@@ -390,6 +398,10 @@ function queriesOf(
     },
     template,
     templateRequest: (id) => ({ request_id: "fresh", template_id: template(id).template_id }),
+    renderRequest: (id, request) => {
+      const { template_id } = template(id);
+      return renderRequest(request, { ...aStored, template_id, request: { template_id } }, false);
+    },
     replicas: (id) => template(id).replicas,
     redoPreview: (id, request) => aRedoPreview(template(id), request),
     listJobs: (filter = {}) => ({

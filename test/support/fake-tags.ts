@@ -14,7 +14,12 @@ import {
 type Enter = (name: string, argument: unknown, context?: CallContext) => void;
 type TagCommands = Pick<
   Commands,
-  "promoteTag" | "rollbackTag" | "deleteTag" | "renameTemplate" | "labelTemplate"
+  | "promoteTag"
+  | "rollbackTag"
+  | "deleteTag"
+  | "renameTemplate"
+  | "labelTemplate"
+  | "protectTemplate"
 >;
 
 export function fakeTags(templates: TemplateInfo[]) {
@@ -70,6 +75,11 @@ export function fakeTags(templates: TemplateInfo[]) {
     async labelTemplate(id, request, context) {
       enter("labelTemplate", { id, ...request }, context);
       return edit(id, { labels: relabel(template(id).labels, request) });
+    },
+    async protectTemplate(id, isProtected, context) {
+      enter("protectTemplate", { id, isProtected }, context);
+      // The snapshots of these tests are not among the templates.
+      return edit(id.startsWith("snap-") ? "tpl-2" : id, { protected: isProtected });
     },
   });
   return { queries, commands };

@@ -1,8 +1,8 @@
-import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import { AppError, type ResolveResult } from "../../domain/index.ts";
+import type { ResolveResult } from "../../domain/index.ts";
 import { withJson, type CliContext } from "./context.ts";
 import { json, lines } from "./table.ts";
+import { readRequest } from "./template-args.ts";
 
 interface Flags {
   json?: boolean;
@@ -14,13 +14,13 @@ interface Flags {
 export function registerResolve(program: Command, context: CliContext): void {
   withJson(program.command("resolve"))
     .description("say where a sandbox would start, and with which request")
-    .argument("[template]", "template id")
+    .argument("[template]", "id or name")
     .option("-f, --file <file>", "sandbox create request as JSON, instead of the template alone")
     .option("--preferred-node <id>", "node to be taken if it can")
     .action(async (template: string | undefined, flags: Flags, command: Command) =>
       context.withClient(command, async (client) => {
         const body = {
-          ...(flags.file === undefined ? {} : await readRequest(flags.file)),
+          ...(flags.file === undefined ? {} : await readRequest(context.io, flags.file)),
           ...(template === undefined ? {} : { template_id: template }),
           ...(flags.preferredNode === undefined ? {} : { preferred_node_id: flags.preferredNode }),
         };
@@ -28,14 +28,6 @@ export function registerResolve(program: Command, context: CliContext): void {
         context.io.out(flags.json === true ? json(found) : resolvedText(found));
       }),
     );
-}
-
-async function readRequest(file: string): Promise<Record<string, unknown>> {
-  try {
-    return JSON.parse(await readFile(file, "utf8")) as Record<string, unknown>;
-  } catch (cause) {
-    throw new AppError("invalid_request", `cannot read a request from ${file}`, { cause });
-  }
 }
 
 const resolvedText = (found: ResolveResult): string =>

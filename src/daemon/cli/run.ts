@@ -152,6 +152,7 @@ const HINTS: Partial<Record<string, string>> = {
   clock_skew: "set both clocks by NTP, then try again",
   node_removed: "make it a node of its own again: templatecenter cluster leave",
   template_in_use: "end its sandboxes first: templatecenter sandbox list",
+  template_protected: "let it be deleted first: templatecenter tpl unprotect TEMPLATE",
   tag_not_found: "see what there is: templatecenter tag list",
   tag_moved: "see where it points: templatecenter tag info TAG",
   name_taken: "move a name from one template to another: templatecenter tag promote NAME TEMPLATE",

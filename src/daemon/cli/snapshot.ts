@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import type { LineageEntry, Page, SnapshotInfo, SnapshotOperation } from "../../domain/index.ts";
 import { withJson, type CliContext } from "./context.ts";
+import { registerProtect } from "./tag.ts";
 import { json, lines, table } from "./table.ts";
 
 const EXAMPLES = `
@@ -34,6 +35,7 @@ export function registerSnapshot(program: Command, context: CliContext): void {
         }),
     );
   registerRollback(group, context);
+  registerProtect(group, context, "snapshot");
   withJson(group.command("tree"))
     .description("what came from what: templates, their snapshots and those of their sandboxes")
     .argument("[id]", "only the tree that this template or snapshot is in")
@@ -152,6 +154,7 @@ const snapshotText = (one: SnapshotInfo): string =>
   lines([
     ["snapshot_id", one.snapshot_id],
     ["display_name", one.display_name],
+    ["protected", one.protected ? "yes" : ""],
     ["status", one.status],
     ["last_error", one.last_error],
     ["origin_sandbox_id", one.origin_sandbox_id],

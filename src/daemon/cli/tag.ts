@@ -1,4 +1,4 @@
-/** `tag`: names that move from template to template; `tpl rename | label`. */
+/** `tag`: names that move from template to template; `tpl rename | label | protect`. */
 import { InvalidArgumentError, type Command } from "commander";
 import type { TagRecord, TemplateInfo } from "../../domain/index.ts";
 import { collect, withJson, type CliContext } from "./context.ts";
@@ -112,6 +112,7 @@ export function registerTemplateEdits(group: Command, context: CliContext): void
         ["template_id", one.template_id],
         ["name", one.display_name],
         ["labels", labels.join(", ")],
+        ["protected", one.protected ? "yes" : ""],
       ]);
       io.out(asJson === true ? json(one) : text);
     });
@@ -139,4 +140,29 @@ export function registerTemplateEdits(group: Command, context: CliContext): void
         return put(command, id, "/labels", body, flags.json);
       },
     );
+  registerProtect(group, context, "template");
+}
+
+/** `protect` and `unprotect` of templates or snapshots. */
+export function registerProtect(
+  group: Command,
+  context: CliContext,
+  what: "template" | "snapshot",
+): void {
+  for (const [name, isProtected, description] of [
+    ["protect", true, `keep a ${what} from being deleted, also by force`],
+    ["unprotect", false, `let a ${what} be deleted again`],
+  ] as const) {
+    withJson(group.command(name).argument(`<${what}>`, what === "template" ? "id or name" : "id"))
+      .description(description)
+      .action(async (id: string, flags: { json?: boolean }, command: Command) =>
+        context.withClient(command, async (client) => {
+          const body = { protected: isProtected };
+          const path = `/v1/${what}s/${encodeURIComponent(id)}/protection`;
+          const one = await client.json(path, { method: "PUT", body });
+          const state = isProtected ? "protected" : "not protected any more";
+          context.io.out(flags.json === true ? json(one) : `${what} ${id} is ${state}\n`);
+        }),
+      );
+  }
 }

@@ -1,8 +1,10 @@
 /** What commands share: the template that is meant, waiting for its job, lists in pages. */
+import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { AppError, type JobInfo, type Page } from "../../domain/index.ts";
 import type { Client } from "./client.ts";
 import { followJob, requireReady, withJson, type CliContext } from "./context.ts";
+import type { CliIo } from "./io.ts";
 import { jobLines } from "./job.ts";
 import { json } from "./table.ts";
 
@@ -75,4 +77,18 @@ export async function allPages<T>(
     next_token = page.next_token;
   } while (next_token !== undefined);
   return items;
+}
+
+/**
+ * A sandbox create request as JSON.
+ * @param file `-`: standard input
+ * @throws AppError invalid_request
+ */
+export async function readRequest(io: CliIo, file: string): Promise<Record<string, unknown>> {
+  try {
+    const text = file === "-" ? await io.readStdin() : await readFile(file, "utf8");
+    return JSON.parse(text) as Record<string, unknown>;
+  } catch (cause) {
+    throw new AppError("invalid_request", `cannot read a request from ${file}`, { cause });
+  }
 }

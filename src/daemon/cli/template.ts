@@ -23,6 +23,7 @@ import {
 } from "./template-args.ts";
 import { registerTemplateEdits } from "./tag.ts";
 import { registerRedo } from "./template-redo.ts";
+import { registerRender } from "./template-render.ts";
 
 const EXAMPLES = `
 Examples:
@@ -43,6 +44,7 @@ export function registerTemplate(program: Command, context: CliContext): void {
   registerCreate(group, context);
   registerList(group, context);
   registerInfo(group, context);
+  registerRender(group, context);
   registerDelete(group, context);
   registerRedo(group, context);
   registerTemplateEdits(group, context);
@@ -173,6 +175,7 @@ function templateText(one: TemplateDetail): string {
     ["artifact", artifact],
     ["artifact_digest", one.artifact_digest],
     ["labels", labels.join(", ")],
+    ["protected", one.protected ? "yes" : ""],
     ["cube_egress_ca", ca],
   ]);
   const request = one.create_request === undefined ? "" : `\n${json(one.create_request)}`;

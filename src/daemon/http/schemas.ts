@@ -25,6 +25,7 @@ import {
   observedRefsSchema,
   promoteTagSchema,
   redoSchema,
+  renderedSchema,
   replicaSchema,
   rescanCompatSchema,
   resnapshotViewSchema,
@@ -58,6 +59,7 @@ export const LabelTemplate = named("LabelTemplateRequest", labelTemplateSchema);
 export const Tag = named("Tag", tagRecordSchema);
 export const PromoteTag = named("PromoteTagRequest", promoteTagSchema);
 export const RollbackTag = named("RollbackTagRequest", rollbackTagSchema);
+export const Rendered = named("RenderedRequest", renderedSchema);
 export const Replica = named("Replica", replicaSchema);
 export const Job = named("Job", jobInfoSchema);
 export const JobLogEntry = named("JobLogLine", logLineSchema);

@@ -77,3 +77,45 @@ it("labels are set and taken away, with = in values", async () => {
   expect((await shell.run(`tpl label ${TPL} team`)).code).toBe(2);
   expect((await shell.run(`tpl label ${TPL}`)).code).toBe(2);
 });
+
+it("templates and snapshots are protected and let go", async () => {
+  const said = await shell.run("tpl protect tpl-2");
+  expect([said.code, said.out]).toEqual([0, "template tpl-2 is protected\n"]);
+  expect((await shell.run("tpl info tpl-2")).out).toContain("protected: yes\n");
+  expect(JSON.parse((await shell.run("tpl unprotect tpl-2 --json")).out)).toMatchObject({
+    protected: false,
+  });
+  expect((await shell.run("snapshot protect snap-1")).out).toBe("snapshot snap-1 is protected\n");
+  expect((await shell.run("snapshot unprotect tpl-2")).code).toBe(3);
+  expect(calls().map(({ argument }) => argument)).toEqual([
+    { id: "tpl-2", isProtected: true },
+    { id: "tpl-2", isProtected: false },
+    { id: "snap-1", isProtected: true },
+  ]);
+});
+
+it("renders with the predecessor's flags, from standard input too", async () => {
+  const { out, code } = await shell.run(
+    ["tpl", "render", "--template-id", "tpl-2", "--file", "-"],
+    JSON.stringify({ request_id: "r-1", labels: { a: "b" } }),
+  );
+  expect([code, out.split("\n").slice(0, 4)]).toEqual([
+    0,
+    [
+      "request_id: r-1",
+      "api_request: template_id=- containers=0 volumes=0 annotations=0 labels=1",
+      "merged_request: template_id=tpl-2 containers=0 volumes=0 annotations=0 labels=1",
+      "host_request: cpu=2000m mem=2000Mi ports=- network=open command=[]",
+    ],
+  ]);
+  const whole = JSON.parse((await shell.run("tpl render tpl-2 --json")).out);
+  expect(Object.keys(whole)).toEqual([
+    "template_id",
+    "kind",
+    "api_request",
+    "merged_request",
+    "host_request",
+  ]);
+  expect((await shell.run(["tpl", "render", "tpl-2", "--file", "-"], "{")).code).toBe(2);
+  expect((await shell.run("tpl render none")).code).toBe(3);
+});

@@ -324,3 +324,28 @@ it("a step of an attempt that was taken over changes nothing", async () => {
   });
   expect(template()).toMatchObject({ status: "DELETING", deletion: { id: "d0" } });
 });
+
+it("what is protected stays, forced or not, also when it is protected in between", async () => {
+  await put({ protected: true, job_id: "j1" });
+  await putJob();
+  for (const force of [false, true]) {
+    await expect(remove(force)).rejects.toMatchObject({ code: "template_protected" });
+  }
+  expect(template()).toMatchObject({ status: "READY", protected: true });
+  // Nothing that still makes it is cancelled for nothing.
+  expect(cancelled).toEqual([]);
+  await put({});
+  await putJob({ status: "READY" });
+  let changes = 0;
+  between = async (kind) => {
+    // The first looks at it, the second claims it.
+    if (kind !== "template" || ++changes !== 2) return;
+    await put({ protected: true });
+  };
+  await expect(remove()).rejects.toMatchObject({ code: "template_protected" });
+  expect(template()).toMatchObject({ status: "READY" });
+  between = () => undefined;
+  await put({ protected: false });
+  await remove();
+  expect(template()).toBeUndefined();
+});

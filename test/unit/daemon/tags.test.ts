@@ -41,6 +41,7 @@ beforeEach(async () => {
     catalog,
     records,
     random,
+    isolateGuests: true,
     nodes: { self: "a", onChange: () => () => undefined },
   } as unknown as QueryParts);
   tags = createTags({ records, queries, random, clock: manualClock() });
@@ -225,6 +226,58 @@ describe("a display name", () => {
     await built("tpl-1", "2026-01-01T00:01:00Z");
     expect(named("snap-1")).toBe("web");
   });
+});
+
+it("a template or snapshot is protected, and not while it is being deleted", async () => {
+  await put("snap-1", { kind: "snapshot" });
+  for (const id of ["tpl-1", "snap-1"]) {
+    expect((await tags.protectTemplate(id, true, me)).protected).toBe(true);
+    expect((await tags.protectTemplate(id, false, me)).protected).toBe(false);
+  }
+  await put("tpl-1", { status: "DELETING" });
+  await expect(tags.protectTemplate("tpl-1", true, me)).rejects.toMatchObject({
+    code: "template_attempt_in_progress",
+  });
+});
+
+it("a render has the request, what the template adds, and what a guest would run", async () => {
+  await put("tpl-1", {
+    request: {
+      template_id: "tpl-1",
+      labels: { team: "a" },
+      annotations: { "com.exposed_ports": "80:81" },
+      cube_network_config: { allow_internet_access: true },
+      containers: [{ command: ["/serve"], args: ["-v"], resources: { cpu: "500m", mem: "1Gi" } }],
+    },
+  });
+  const labels = { mine: "b" };
+  const rendered = queries.renderRequest("tpl-1", { labels });
+  const { api_request, merged_request, host_request } = rendered;
+  expect(api_request).toEqual({ labels, request_id: merged_request.request_id });
+  expect(merged_request).toMatchObject({
+    template_id: "tpl-1",
+    labels: { team: "a", mine: "b" },
+    containers: [{ command: ["/serve"] }],
+  });
+  expect(host_request).toEqual({
+    command: ["/serve"],
+    args: ["-v"],
+    env: [],
+    working_dir: "/",
+    cpu_millis: 500,
+    memory_mib: 1_024,
+    exposed_ports: [80, 81],
+    // As the node says, whatever is asked for.
+    isolated: true,
+  });
+  expect(() => queries.renderRequest("none", {})).toThrow("not found");
+});
+
+it("a rename of a snapshot takes no name from anybody", async () => {
+  await put("snap-1", { kind: "snapshot" });
+  await promote("tpl-1");
+  expect((await tags.renameTemplate("snap-1", "web", me)).display_name).toBe("web");
+  expect(queries.template("web").template_id).toBe("tpl-1");
 });
 
 it("labels are set, replaced and taken away, not while it is being deleted", async () => {

@@ -5,6 +5,7 @@ import {
   LabelTemplate,
   PromoteTag,
   RollbackTag,
+  SnapshotView,
   Tag,
   Template,
   pageOf,
@@ -106,4 +107,45 @@ const label = route(
     json(await commands.labelTemplate(param(c), body, callContext(c))),
 );
 
-export const tagRoutes: readonly Route[] = [list, info, promote, rollback, remove, rename, label];
+const protection = z.strictObject({ protected: z.boolean() });
+
+const protect = route(
+  {
+    method: "put",
+    path: "/v1/templates/{id}/protection",
+    summary: "Keep a template from being deleted, also by force, or do so no more",
+    tag: "templates",
+    body: protection,
+    answers: template,
+  },
+  async ({ commands }, c, { body }) =>
+    json(await commands.protectTemplate(param(c), body.protected, callContext(c))),
+);
+
+const protectSnapshot = route(
+  {
+    method: "put",
+    path: "/v1/snapshots/{id}/protection",
+    summary: "Keep a snapshot from being deleted, or do so no more",
+    tag: "snapshots",
+    body: protection,
+    answers: { 200: { description: "the snapshot", schema: SnapshotView } },
+  },
+  async ({ commands, queries }, c, { body }) => {
+    const { snapshot_id: id } = queries.snapshot(param(c));
+    await commands.protectTemplate(id, body.protected, callContext(c));
+    return json(queries.snapshot(id));
+  },
+);
+
+export const tagRoutes: readonly Route[] = [
+  list,
+  info,
+  promote,
+  rollback,
+  remove,
+  rename,
+  label,
+  protect,
+  protectSnapshot,
+];

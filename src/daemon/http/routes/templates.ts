@@ -6,6 +6,7 @@ import {
   CreateFromImage,
   Job,
   RedoTemplate,
+  Rendered,
   Replica,
   SandboxRequestBody,
   Template,
@@ -118,6 +119,19 @@ const request = route(
   ({ queries }, c) => json(queries.templateRequest(queries.template(param(c)).template_id)),
 );
 
+const render = route(
+  {
+    method: "post",
+    path: "/v1/templates/{id}/render",
+    summary: "What a sandbox would be started with; nothing is started",
+    tag,
+    body: SandboxRequestBody,
+    reads: true,
+    answers: { 200: { description: "the request, merged and as a guest", schema: Rendered } },
+  },
+  ({ queries }, c, { body }) => json(queries.renderRequest(param(c), body)),
+);
+
 const replicas = route(
   {
     method: "get",
@@ -169,6 +183,7 @@ export const templateRoutes: readonly Route[] = [
   list,
   info,
   request,
+  render,
   replicas,
   kind,
   remove,
