@@ -50,10 +50,14 @@ export type ClusterCommands = Pick<
   | "drainNode"
 >;
 
+/** Templates and snapshots as files. */
+export type BundleCommands = Pick<Commands, "exportBundle" | "importBundle">;
+
 export interface CommandParts {
   readonly catalog: Catalog;
   readonly nodes: Nodes;
   readonly cluster: ClusterCommands;
+  readonly bundles: BundleCommands;
   readonly records: Records;
   readonly queries: Queries;
   readonly deletions: Deletions;
@@ -175,6 +179,11 @@ export function createCommands(parts: CommandParts): Commands {
   return {
     ...parts.cluster,
     ...createTags(parts),
+    exportBundle: (id, context) => parts.bundles.exportBundle(id, context),
+    async importBundle(source, request, context) {
+      refuseWhenDraining();
+      return parts.bundles.importBundle(source, request, context);
+    },
     async createFromImage(request, context) {
       refuseWhenDraining();
       parts.checkReference(request.source_image_ref);

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** The executable: the service and its client in one. */
-import { setMaxListeners } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { text } from "node:stream/consumers";
 import { registerDaemon } from "./cli/daemon.ts";
@@ -30,6 +30,10 @@ const io: CliIo = {
   isTty: process.stderr.isTTY,
   columns: process.stderr.isTTY ? process.stderr.columns : 0,
   readStdin: () => text(process.stdin),
+  stdin: () => process.stdin,
+  write: async (bytes) => {
+    if (!process.stdout.write(bytes)) await once(process.stdout, "drain");
+  },
   interrupted: interrupted.signal,
   clock: realClock,
 };

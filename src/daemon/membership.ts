@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { readFile, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { AppError, type Clock, type Entry, type Log, type Random } from "../domain/index.ts";
-import { connectPeers, type Transport } from "../gossip/index.ts";
+import { connectPeers, openSigner, type Signer, type Transport } from "../gossip/index.ts";
 import { openCatalog, type OpenedCatalog } from "../storage/index.ts";
 import {
   readClusterFile,
@@ -33,6 +33,8 @@ export interface Membership {
   readonly catalogId: string;
   /** Hex; blank while the node is alone. */
   presharedKey(): string;
+  /** Signs with this node's key, made when it has none. @throws AppError identity_copied */
+  signer(): Promise<Signer>;
   /** A joining node is a new one, whatever this folder was before. */
   forgetIdentity(): Promise<void>;
   /** libp2p with that key, listening. @throws AppError config_invalid, identity_copied */
@@ -89,10 +91,13 @@ export async function openMembership(
       );
     }
     let key = file?.preshared_key ?? "";
+    const openOwnSigner = async () =>
+      openSigner({ dataDir, nodeId: config.node_id, hostMark: await hostMark(dataDir) });
     const membership: Membership = {
       file,
       catalogId,
       presharedKey: () => key,
+      signer: openOwnSigner,
       forgetIdentity: () => rm(join(dataDir, IDENTITY), { force: true }),
       connect: async (presharedKey, admitStrangers) => {
         key = presharedKey;

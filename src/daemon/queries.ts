@@ -349,7 +349,7 @@ export function imageInfo(reference: string, digest: string): string {
 }
 
 function jobView(
-  { request, ...job }: JobRecord,
+  { request, definition, ...job }: JobRecord,
   catalog: Catalog,
   artifact: ArtifactRecord | undefined,
 ): JobInfo {

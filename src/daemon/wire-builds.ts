@@ -122,7 +122,7 @@ export function createBuilds(
     jobLog: state.jobLog,
     credentialsOf: (jobId) => builds.credentialsOf(jobId),
   });
-  return { artifacts, builds, cleanup };
+  return { artifacts, builds, cleanup, files };
 }
 
 export type Work = ReturnType<typeof createBuilds>;

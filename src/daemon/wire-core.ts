@@ -25,6 +25,7 @@ import { isolatesGuests } from "./secrets.ts";
 import { createSnapshots } from "./snapshots.ts";
 import type { Closers, State } from "./state.ts";
 import type { Work } from "./wire-builds.ts";
+import { createBundles } from "./wire-bundles.ts";
 import type { Runtime } from "./wire-runtime.ts";
 import { GcWorker } from "./workers/gc.ts";
 import { createNodeFact } from "./workers/node-fact.ts";
@@ -155,7 +156,7 @@ function createServices(
   parts: DaemonParts,
   state: State,
   runtime: Runtime,
-  { artifacts, builds, cleanup }: Work,
+  { artifacts, builds, cleanup, files }: Work,
   lifecycle: Lifecycle,
 ) {
   const { config, log, clock, random, metrics } = parts;
@@ -212,6 +213,7 @@ function createServices(
     ...runtime,
     snapshots,
     cluster: clusterCommands,
+    bundles: createBundles(parts, state, runtime, { files }, queries),
     deletions,
     cancelJob,
     builds,

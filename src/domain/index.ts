@@ -1,5 +1,6 @@
 export * from "./artifact.ts";
 export * from "./attention.ts";
+export * from "./bundle.ts";
 export * from "./chunk-manifest.ts";
 export * from "./cluster.ts";
 export * from "./collection.ts";

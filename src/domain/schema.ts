@@ -265,6 +265,9 @@ export const jobRecordSchema = z.looseObject({
   sandbox_gen: z.number().int().nonnegative().optional(),
   /** The request without its password, as it is compared and resumed. */
   request: createFromImageSchema.partial().optional(),
+  /** Of an IMPORT: the template as its bundle says, and the nodes that may hold it. */
+  definition: z.record(z.string(), z.unknown()).optional(),
+  import_scope: z.array(shortText).optional(),
   cancel_requested: z.boolean().optional(),
   /** Who asked for it to be cancelled. */
   cancelled_by: shortText.optional(),
@@ -429,7 +432,7 @@ export const templateInfoSchema = z.object({
 });
 export type TemplateInfo = z.infer<typeof templateInfoSchema>;
 
-export const jobInfoSchema = jobRecordSchema.omit({ request: true }).extend({
+export const jobInfoSchema = jobRecordSchema.omit({ request: true, definition: true }).extend({
   pull_total_bytes: z.number(),
   pull_downloaded_bytes: z.number(),
   pull_total_layers: z.number(),

@@ -16,6 +16,7 @@ import type {
   SandboxRequest,
   TemplateInfo,
 } from "./schema.ts";
+import type { BundleManifest, Imported, ImportRequest } from "./bundle.ts";
 import type { RedoPreview, RedoRequest } from "./redo.ts";
 import type { LabelTemplateRequest } from "./labels.ts";
 import type { RenderedRequest } from "./render.ts";
@@ -289,6 +290,27 @@ export interface Commands {
     token: string | undefined,
     range?: { start: number; end: number },
   ): Promise<{ info: ArtifactInfo; body: AsyncIterable<Uint8Array> }>;
+  /**
+   * A READY template or snapshot as one file, by id or name. The body must be read to its end or
+   * returned; one that throws was no whole bundle.
+   * @throws AppError template_not_found, wrong_status, artifact_not_ready, artifact_source_missing,
+   *   template_has_no_ready_replica: it is on other nodes, which are named
+   */
+  exportBundle(
+    idOrName: string,
+    context: CallContext,
+  ): Promise<{ manifest: BundleManifest; body: AsyncIterableIterator<Uint8Array> }>;
+  /**
+   * Takes a bundle in from a stream, which is read to its end. All of it is verified before any of
+   * it is visible; a refused one leaves nothing.
+   * @throws AppError bundle_invalid, bundle_untrusted, bundle_conflict, template_already_exists,
+   *   driver_unavailable, disk_space_low, storage_not_writable, too_many_requests, no_quorum
+   */
+  importBundle(
+    source: AsyncIterable<Uint8Array>,
+    request: ImportRequest,
+    context: CallContext,
+  ): Promise<Imported>;
   /** What is due goes now; `dryRun` only says what would. A step that fails is in the report. */
   collectGarbage(options: { dryRun: boolean }, context: CallContext): Promise<GcReport>;
   /** @throws AppError artifact_not_found, wrong_status, no_quorum */

@@ -44,6 +44,10 @@ export async function openCliShell(): Promise<CliShell> {
         isTty: false,
         columns: 0,
         readStdin: async () => stdin,
+        async *stdin() {
+          yield Buffer.from(stdin);
+        },
+        write: async (bytes) => void (ran.out += Buffer.from(bytes).toString("latin1")),
         interrupted: new AbortController().signal,
         clock: realClock,
       };

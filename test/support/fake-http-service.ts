@@ -13,6 +13,7 @@ import {
   resumePhaseOf,
   type ArtifactInfo,
   type ArtifactWhy,
+  type BundleManifest,
   type CallContext,
   type ChangeEvent,
   type ClusterView,
@@ -529,6 +530,20 @@ function commandsOf(
         replica: template.replicas[0] ?? aReplica(),
         request,
       };
+    },
+    async exportBundle(id, context) {
+      enter("exportBundle", id, context);
+      const { template_id } = service.queries.template(id);
+      const manifest = { template: { template_id } } as BundleManifest;
+      return { manifest, body: slice() };
+    },
+    async importBundle(source, request, context) {
+      const parts: Uint8Array[] = [];
+      for await (const part of source) parts.push(part);
+      enter("importBundle", { ...request, bytes: Buffer.concat(parts).length }, context);
+      const signed_by = { node_id: "n", cluster_id: "", key: "k" };
+      const made = { template_id: "tpl-1", kind: "template", artifact_id: "rfs-1" } as const;
+      return { ...made, outcome: "accepted", job_id: "job-1", signed_by };
     },
     async runSandbox(request, context) {
       enter("runSandbox", request, context);

@@ -4,6 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { Agent, type Dispatcher } from "undici";
 import { AppError, ERRORS, errorText, type ErrorCode } from "../../domain/index.ts";
 import type { CliIo } from "./io.ts";
@@ -29,6 +30,8 @@ interface Call {
   readonly method?: "GET" | "POST" | "PUT" | "DELETE";
   readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
   readonly body?: unknown;
+  /** Sent as it comes, instead of `body`; its type is in the headers. */
+  readonly stream?: Readable;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
   /** Milliseconds without a byte before the call is given up; 0: never. */
@@ -136,7 +139,7 @@ function requestOf(target: Target, path: string, call: Call): Dispatcher.Request
     path: search.size === 0 ? path : `${path}?${search.toString()}`,
     method: call.method ?? "GET",
     headers,
-    body: call.body === undefined ? null : JSON.stringify(call.body),
+    body: call.stream ?? (call.body === undefined ? null : JSON.stringify(call.body)),
     signal: call.signal,
     headersTimeout: call.silenceMs ?? SILENCE_MS,
     bodyTimeout: call.silenceMs ?? SILENCE_MS,

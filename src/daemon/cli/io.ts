@@ -13,6 +13,10 @@ export interface CliIo {
   readonly columns: number;
   /** The whole standard input, for `--registry-password-stdin`. */
   readStdin(): Promise<string>;
+  /** Standard input as it comes, for `import -`. */
+  stdin(): AsyncIterable<Uint8Array>;
+  /** Bytes to standard output; resolves when there is room for more. */
+  write(bytes: Uint8Array): Promise<void>;
   /** Aborts on Ctrl-C. */
   readonly interrupted: AbortSignal;
   readonly clock: Clock;

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { ERRORS, errorText, isAppError } from "../../domain/index.ts";
 import { registerArtifact } from "./artifact.ts";
+import { registerImport } from "./bundle.ts";
 import { registerCluster } from "./cluster.ts";
 import { registerCompat } from "./compat.ts";
 import { createContext, Interrupted } from "./context.ts";
@@ -88,6 +89,7 @@ function createProgram(io: CliIo, options: CliOptions): Command {
   registerArtifact(program, context);
   registerSandbox(program, context);
   registerSnapshot(program, context);
+  registerImport(program, context);
   registerNode(program, context);
   registerCluster(program, context);
   registerStorage(program, context);

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import type { LineageEntry, Page, SnapshotInfo, SnapshotOperation } from "../../domain/index.ts";
+import { registerExport } from "./bundle.ts";
 import { withJson, type CliContext } from "./context.ts";
 import { registerProtect } from "./tag.ts";
 import { json, lines, table } from "./table.ts";
@@ -13,7 +14,7 @@ Examples:
 
 const path = (...parts: string[]): string => `/v1/${parts.map(encodeURIComponent).join("/")}`;
 
-/** `snapshot`: create, list, info, tree, rollback, delete. */
+/** `snapshot`: create, list, info, tree, rollback, export, delete. */
 export function registerSnapshot(program: Command, context: CliContext): void {
   const group = program
     .command("snapshot")
@@ -36,6 +37,7 @@ export function registerSnapshot(program: Command, context: CliContext): void {
     );
   registerRollback(group, context);
   registerProtect(group, context, "snapshot");
+  registerExport(group, context, { name: "snapshot", resource: "snapshots" });
   withJson(group.command("tree"))
     .description("what came from what: templates, their snapshots and those of their sandboxes")
     .argument("[id]", "only the tree that this template or snapshot is in")

@@ -7,6 +7,7 @@ import {
   type SandboxRequest,
   type TemplateInfo,
 } from "../../domain/index.ts";
+import { registerExport } from "./bundle.ts";
 import { collect, followJob, requireReady, withJson, type CliContext } from "./context.ts";
 import { addCreateFlags, createRequest, type CreateFlags } from "./create-options.ts";
 import { jobLines } from "./job.ts";
@@ -48,6 +49,7 @@ export function registerTemplate(program: Command, context: CliContext): void {
   registerDelete(group, context);
   registerRedo(group, context);
   registerTemplateEdits(group, context);
+  registerExport(group, context, { name: "template", resource: "templates" });
   registerStatus(group, context);
   registerWatch(group, context);
 }

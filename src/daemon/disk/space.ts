@@ -21,7 +21,7 @@ export interface Room {
 }
 
 /** What room is asked for, as metrics and messages name it. */
-export type BigWrite = "build" | "fetch" | "snapshot";
+export type BigWrite = "build" | "fetch" | "snapshot" | "import";
 
 export interface Space {
   /**

@@ -39,6 +39,13 @@ function operationId({ method, path }: RouteSpec): string {
   return method + name.join("");
 }
 
+function bodyOf({ body, upload }: RouteSpec) {
+  if (body === undefined && upload === undefined) return {};
+  const binary = z.string().openapi({ format: "binary" });
+  const type = upload ?? "application/json";
+  return { body: { required: true, content: { [type]: { schema: body ?? binary } } } };
+}
+
 function register(app: OpenAPIHono, { spec }: Route): void {
   const names = [...spec.path.matchAll(/\{(\w+)\}/g)].map((match) => match[1] ?? "");
   const params = z.object(Object.fromEntries(names.map((name) => [name, text])));
@@ -57,9 +64,7 @@ function register(app: OpenAPIHono, { spec }: Route): void {
       ...(names.length === 0 ? {} : { params }),
       query: spec.query as z.ZodObject,
       headers: requestHeaders(spec),
-      ...(spec.body === undefined
-        ? {}
-        : { body: { required: true, content: { "application/json": { schema: spec.body } } } }),
+      ...bodyOf(spec),
     },
     responses: {
       ...(Object.fromEntries(answers) as Record<string, ReturnType<typeof answerOf>>),

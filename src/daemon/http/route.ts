@@ -24,6 +24,8 @@ export interface RouteSpec {
   readonly tag: string;
   readonly query: ZodType;
   readonly body?: ZodType;
+  /** Media type of a body that is a stream; `isUpload` knows the route too. */
+  readonly upload?: string;
   readonly answers: Readonly<Record<number, AnswerSpec>>;
   /** Request headers besides those that every route takes. */
   readonly headers?: Readonly<Record<string, string>>;

@@ -17,6 +17,7 @@ import {
   createTokenSchema,
   createdTokenSchema,
   gcReportSchema,
+  importedSchema,
   jobInfoSchema,
   joinSchema,
   labelTemplateSchema,
@@ -89,6 +90,7 @@ export const RescanCompat = named("RescanCompatRequest", rescanCompatSchema);
 export const CompatScanView = named("CompatScan", compatScanSchema);
 export const ResnapshotState = named("Resnapshot", resnapshotViewSchema);
 export const AdoptedCompatView = named("AdoptedCompat", adoptedCompatSchema);
+export const ImportedView = named("Imported", importedSchema);
 export const Swarm = named("Swarm", swarmViewSchema);
 
 export const Problem = z

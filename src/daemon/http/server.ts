@@ -7,8 +7,12 @@ import { AppError, type Clock, type Log } from "../../domain/index.ts";
 import { problem } from "./answer.ts";
 import type { HttpApp } from "./app.ts";
 import type { Bindings } from "./ports.ts";
+import { isUpload } from "./upload.ts";
 
-/** A request's head must be here within this; a body within `REQUEST_MS`. */
+/**
+ * A request's head must be here within this; a body within `REQUEST_MS`, and of one that is a
+ * stream some byte.
+ */
 const HEADERS_MS = 10_000;
 const REQUEST_MS = 30_000;
 const KEEP_ALIVE_MS = 15_000;
@@ -43,8 +47,9 @@ export interface Listening {
  * @throws AppError config_invalid when the address or the socket cannot be taken, with the cause
  */
 export async function listen(options: ListenOptions): Promise<Listening> {
-  const tcp = createDoor(options.app, "tcp");
-  const unix = options.socketPath === undefined ? undefined : createDoor(options.app, "unix");
+  const tcp = createDoor(options.app, "tcp", options.clock);
+  const unix =
+    options.socketPath === undefined ? undefined : createDoor(options.app, "unix", options.clock);
   try {
     await start(tcp, { host: options.host, port: options.port });
     if (unix !== undefined && options.socketPath !== undefined) {
@@ -70,7 +75,26 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   };
 }
 
-function createDoor(app: HttpApp, door: "tcp" | "unix"): Server {
+/** Node's own limit is the same for all requests: too short for those whose body is a stream. */
+function boundBodyTime(request: IncomingMessage, response: ServerResponse, clock: Clock): void {
+  const { socket } = request;
+  if (isUpload(request.method, request.url?.split("?")[0] ?? "")) {
+    socket.setTimeout(REQUEST_MS, () => socket.destroy());
+    request.once("end", () => socket.setTimeout(0));
+    return;
+  }
+  const timer = clock.after(REQUEST_MS, () => {
+    if (request.complete) return;
+    if (!response.headersSent)
+      socket.write("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n");
+    socket.destroy();
+  });
+  const cancel = () => timer.cancel();
+  request.once("end", cancel);
+  response.once("close", cancel);
+}
+
+function createDoor(app: HttpApp, door: "tcp" | "unix", clock: Clock): Server {
   const listener = getRequestListener(
     (request, env) => app.fetch(request, Object.assign(env, { door }) as Bindings),
     {
@@ -85,13 +109,16 @@ function createDoor(app: HttpApp, door: "tcp" | "unix"): Server {
     },
   );
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+    if (request.method !== "GET" && request.method !== "HEAD") {
+      boundBodyTime(request, response, clock);
+    }
     void listener(request, response);
   };
   return createServer(
     {
       maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: HEADERS_MS,
-      requestTimeout: REQUEST_MS,
+      requestTimeout: 0,
       keepAliveTimeout: KEEP_ALIVE_MS,
     },
     onRequest,

@@ -43,6 +43,7 @@ import {
   statusOf,
   type JobSteps,
 } from "./job-replicas.ts";
+import { defineImported, sourceIsGone } from "./job-import.ts";
 import { createProgress, type ProgressReporter } from "./progress.ts";
 
 export interface BuildParts {
@@ -186,6 +187,7 @@ export class JobRun {
   ): Promise<JobRecord> {
     const { job_id: jobId, template_id: templateId } = job;
     const isRedo = job.operation === "REDO";
+    if (job.operation === "IMPORT") throw sourceIsGone(job);
     if (isRedo) assertBuildable(job);
     await this.#enter(jobId, "PULLING", started);
     const made = await this.#makeArtifact(jobId, this.#input.signal, progress);
@@ -204,6 +206,9 @@ export class JobRun {
     if (artifact === undefined) return this.#build(job, started, progress);
     const phase = job.phase === "PULLING" ? "DISTRIBUTING" : job.phase;
     const entered = await this.#enter(job.job_id, phase, started);
+    if (job.operation === "IMPORT" && job.definition !== undefined) {
+      return defineImported(this.#steps, entered, artifact);
+    }
     if (this.#records.get("template", job.template_id) !== undefined) return entered;
     return defineTemplate(this.#steps, job.job_id, artifact, job["artifact_fresh"] === true);
   }

@@ -5,6 +5,7 @@
  * node's own fact and files, at start, on every change of either and on a slow timer, so that a
  * reboot or a lost file needs no special case.
  */
+import { join } from "node:path";
 import PQueue from "p-queue";
 import {
   AppError,
@@ -111,6 +112,41 @@ export class ReplicasWorker {
   /** What the driver has frozen of a sandbox here is this node's replica of its record. */
   async adopt(record: TemplateRecord, snapshot: DriverSnapshot): Promise<void> {
     await this.#publishReady(record, snapshot);
+  }
+
+  /** Where files of a snapshot that comes from elsewhere go. */
+  folder(templateId: string): string {
+    return join(this.#parts.templatesDir, templateId);
+  }
+
+  /**
+   * What was frozen elsewhere becomes this node's replica: `make` puts its files in place, and
+   * `commit` writes the record that wants it. Without that record it goes again.
+   * @throws AppError template_attempt_in_progress, and what the two throw
+   */
+  async take(
+    record: TemplateRecord,
+    make: () => Promise<DriverSnapshot>,
+    commit: () => Promise<void>,
+  ): Promise<void> {
+    const id = record.template_id;
+    if (this.#working.has(id) || this.#made.has(id) || this.#stopping) {
+      throw new AppError("template_attempt_in_progress", `${id} is being made or removed here`);
+    }
+    const work = async () => {
+      await this.#publishReady(record, await make());
+      await commit();
+    };
+    const taken = work();
+    const done = taken.catch(() => undefined);
+    this.#working.set(id, { abort: new AbortController(), generation: record.generation, done });
+    try {
+      await taken;
+    } finally {
+      this.#working.delete(id);
+      // Whatever a failure means: what has a record stays, and what has none goes.
+      this.#consider(id);
+    }
   }
 
   /** Drops what is here of it, whatever its record says. */

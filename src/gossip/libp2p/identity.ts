@@ -1,8 +1,10 @@
 /** The node's key: what its peer id is made from, and what signs its messages. */
+import "./polyfill.ts";
 import { chmod, open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf } from "@libp2p/crypto/keys";
-import type { PrivateKey } from "@libp2p/interface";
+import type { PrivateKey, PublicKey } from "@libp2p/interface";
+import { peerIdFromPrivateKey, peerIdFromString } from "@libp2p/peer-id";
 import { z } from "zod";
 import { AppError } from "../../domain/index.ts";
 
@@ -79,4 +81,16 @@ async function makeIdentity(path: string, input: IdentityInput): Promise<Private
   }
   await rename(`${path}.new`, path);
   return key;
+}
+
+export const peerIdOf = (key: PrivateKey): string => peerIdFromPrivateKey(key).toString();
+
+/** The key that a peer id is made of; undefined when it is no peer id of an Ed25519 key. */
+export function publicKeyOf(peerId: string): PublicKey | undefined {
+  try {
+    const peer = peerIdFromString(peerId);
+    return peer.type === "Ed25519" && peer.toString() === peerId ? peer.publicKey : undefined;
+  } catch {
+    return undefined;
+  }
 }

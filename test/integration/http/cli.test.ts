@@ -53,6 +53,10 @@ async function run(line: string | readonly string[], shell: Shell = {}): Promise
     isTty: shell.isTty ?? false,
     columns: shell.isTty === true ? 80 : 0,
     readStdin: async () => shell.stdin ?? "",
+    async *stdin() {
+      yield Buffer.from(shell.stdin ?? "");
+    },
+    write: async (bytes) => void (ran.out += Buffer.from(bytes).toString("latin1")),
     interrupted: shell.interrupted ?? new AbortController().signal,
     clock: realClock,
   };

@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { AppError, sortKeys } from "../../../domain/index.ts";
 import type { AppContext, AppMiddleware, IdempotencyPort, StoredAnswer } from "../ports.ts";
+import { isUpload } from "../upload.ts";
 import { isChange } from "./auth.ts";
 
 const KEY = /^[\x21-\x7e]{1,255}$/;
@@ -57,7 +58,10 @@ export const idempotency =
   (port: IdempotencyPort): AppMiddleware =>
   async (c, next) => {
     const key = c.req.header("idempotency-key");
-    if (key === undefined || !isChange(c.req.method) || NOT_KEPT.has(c.req.path)) return next();
+    const { method, path } = c.req;
+    if (key === undefined || !isChange(method) || NOT_KEPT.has(path)) return next();
+    // The same bundle again does nothing of itself.
+    if (isUpload(method, path)) return next();
     if (!KEY.test(key)) {
       throw new AppError("invalid_request", "Idempotency-Key must be 1 to 255 visible characters");
     }

@@ -6,6 +6,7 @@
 import { isActiveJob, type Clock, type Queries } from "../../../domain/index.ts";
 import { json } from "../answer.ts";
 import type { AppMiddleware, EventStreams } from "../ports.ts";
+import { isUpload } from "../upload.ts";
 
 const MAX_WAIT_SECONDS = 900;
 
@@ -47,6 +48,7 @@ export const preferWait =
   (queries: Queries, clock: Clock, streams: EventStreams): AppMiddleware =>
   async (c, next) => {
     await next();
+    if (isUpload(c.req.method, c.req.path)) return;
     const seconds = waitSeconds(c.req.header("prefer"));
     const location = c.res.headers.get("location") ?? "";
     const jobId = /^\/v1\/jobs\/([^/]+)$/.exec(location)?.[1];

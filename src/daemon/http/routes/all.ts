@@ -1,6 +1,7 @@
 /** Every route of the API, in the order in which they are tried. */
 import type { Route } from "../route.ts";
 import { artifactRoutes } from "./artifacts.ts";
+import { bundleRoutes } from "./bundles.ts";
 import { clusterRoutes } from "./cluster.ts";
 import { compatRoutes } from "./compat.ts";
 import { eventRoutes } from "./events.ts";
@@ -21,6 +22,7 @@ export const ROUTES: readonly Route[] = [
   ...tagRoutes,
   ...jobRoutes,
   ...artifactRoutes,
+  ...bundleRoutes,
   ...gcRoutes,
   ...compatRoutes,
   resolveRoute,
