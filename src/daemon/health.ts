@@ -9,10 +9,15 @@ const MAX_LAG_MS = 5_000;
 const LAG_WINDOW_MS = 10_000;
 
 /**
- * A stall is seen shorter than it was by up to this. Node's own monitor is finer and wakes the
- * process so often that it takes more of the processor than all else in an idle cluster.
+ * A stall is seen shorter than it was by up to one of these: an idle loop is looked at seldom, and
+ * often from when it was found late. Node's own monitor is finer and wakes the process so often
+ * that it takes more of the processor than all else in an idle cluster.
  */
-const LAG_SAMPLE_MS = 100;
+const LAG_SAMPLE_MS = { idle: 1_000, late: 100 } as const;
+/** More than a timer is late by in a process that has little to do. */
+const LATE_MS = 50;
+/** So many samples in time, and the loop counts as idle again. */
+const CALM_SAMPLES = 50;
 
 /**
  * Reads the longest stall of the event loop of late, in milliseconds.
@@ -22,6 +27,7 @@ export function watchLoopLag(clock: Clock, observe: (lagMs: number) => void): ()
   let previous = 0;
   let longest = 0;
   let windowEndsAt = clock.monotonic() + LAG_WINDOW_MS;
+  let calm = 0;
   const sample = (expectedAt: number) => {
     const now = clock.monotonic();
     const lag = Math.max(0, now - expectedAt);
@@ -31,10 +37,14 @@ export function watchLoopLag(clock: Clock, observe: (lagMs: number) => void): ()
       windowEndsAt = now + LAG_WINDOW_MS;
     }
     longest = Math.max(longest, lag);
+    calm = lag > LATE_MS ? 0 : calm + 1;
     observe(lag);
     wait(now);
   };
-  const wait = (now: number) => clock.after(LAG_SAMPLE_MS, () => sample(now + LAG_SAMPLE_MS));
+  const wait = (now: number) => {
+    const pauseMs = calm < CALM_SAMPLES ? LAG_SAMPLE_MS.late : LAG_SAMPLE_MS.idle;
+    clock.after(pauseMs, () => sample(now + pauseMs));
+  };
   wait(clock.monotonic());
   return () => Math.max(previous, longest);
 }

@@ -101,7 +101,7 @@ export function createMetrics(version: string, node: string): Metrics {
   });
   const loop = new Histogram({
     name: `${PREFIX}event_loop_delay_seconds`,
-    help: "How late the event loop came to a timer, ten times a second",
+    help: "How late the event loop came to a timer, once a second, ten times after it was late",
     buckets: SECONDS.loop,
     registers,
   });

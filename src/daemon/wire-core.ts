@@ -339,9 +339,24 @@ function announceCluster({ catalog, cluster, hub }: State, clock: Clock): () => 
       if (kind === "leader") soon();
     }),
   ];
+  const stopSwarms = announceSwarms({ catalog, cluster, hub }, clock);
+  return async () => {
+    timer?.cancel();
+    stopSwarms();
+    for (const stop of off) stop();
+  };
+}
+
+/** Shares of a running swarm change without entries: looked at each second while there is one. */
+function announceSwarms(
+  { catalog, cluster, hub }: Pick<State, "catalog" | "cluster" | "hub">,
+  clock: Clock,
+): () => void {
   // By artifact, of those that somebody lacks a part of: what all hold is not looked at.
   let last = new Map<string, string>();
-  const stopSwarms = everySoOften(clock, () => {
+  let timer: { cancel(): void } | undefined;
+  const look = () => {
+    timer = undefined;
     const now = new Map(
       cluster.swarm
         .views()
@@ -352,18 +367,15 @@ function announceCluster({ catalog, cluster, hub }: State, clock: Clock): () => 
       if (now.get(id) !== last.get(id)) hub.publish("swarm", id, {});
     }
     last = now;
-  });
-  return async () => {
-    timer?.cancel();
-    stopSwarms();
-    for (const stop of off) stop();
+    if (now.size > 0) soon();
   };
-}
-
-function everySoOften(clock: Clock, work: () => void): () => void {
-  let timer = clock.after(CLUSTER_EVENT_MS, function again() {
-    work();
-    timer = clock.after(CLUSTER_EVENT_MS, again);
+  const soon = () => (timer ??= clock.after(CLUSTER_EVENT_MS, look));
+  const off = catalog.subscribe(({ kind }) => {
+    if (kind === "holding") soon();
   });
-  return () => timer.cancel();
+  soon();
+  return () => {
+    timer?.cancel();
+    off();
+  };
 }

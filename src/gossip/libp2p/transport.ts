@@ -5,7 +5,6 @@ import { identify } from "@libp2p/identify";
 import type { Connection, PrivateKey, Stream } from "@libp2p/interface";
 import { peerIdFromString } from "@libp2p/peer-id";
 import { tcp } from "@libp2p/tcp";
-import { yamux } from "@libp2p/yamux";
 import { multiaddr, type Multiaddr } from "@multiformats/multiaddr";
 import { createLibp2p, type Libp2p } from "libp2p";
 import { AppError, errorText, type Clock, type Log, type Random } from "../../domain/index.ts";
@@ -21,8 +20,9 @@ import type {
 } from "../ports.ts";
 import { createThrottle } from "../throttle.ts";
 import { Caller, FRAME_BYTES, asError, serve } from "./frames.ts";
+import { muxer } from "./muxer.ts";
 import { networkKey } from "./network-key.ts";
-import { TOPIC_PREFIX, pubsub } from "./pubsub.ts";
+import { TOPIC_PREFIX, forgetScores, pubsub } from "./pubsub.ts";
 import { TrafficMeter } from "./traffic.ts";
 import { warmCipher } from "./warm-cipher.ts";
 
@@ -90,6 +90,8 @@ class Libp2pTransport implements Transport {
   readonly #counts = new Counts();
   readonly #traffic = new TrafficMeter();
   readonly #listeners = new Set<(peer: PeerId, connected: boolean) => void>();
+  /** Libp2p knows them too, and writes out all their names at each question. */
+  readonly #connected = new Set<PeerId>();
   readonly #redials = new Map<PeerId, { cancel(): void }>();
   #members: ReadonlyMap<PeerId, readonly string[]> = new Map();
   #removed: ReadonlyMap<PeerId, string> = new Map();
@@ -117,7 +119,7 @@ class Libp2pTransport implements Transport {
           this.#onForeign(address, direction),
         ),
         connectionEncrypters: [noise()],
-        streamMuxers: [yamux({ streamOptions: { maxStreamWindowSize: 4 * 1024 * 1024 } })],
+        streamMuxers: [muxer()],
         connectionGater: {
           denyDialMultiaddr: () => false,
           denyInboundEncryptedConnection: (peer) => this.#isDenied(peer.toString()),
@@ -250,6 +252,7 @@ class Libp2pTransport implements Transport {
     const before = this.#members;
     this.#members = members;
     this.#removed = removed;
+    if (this.#node !== undefined) forgetScores(this.#node.services.pubsub);
     for (const peer of this.connections()) {
       // A stranger that is joining keeps the time it was given when it connected.
       const wasWanted = before.size === 0 || before.has(peer);
@@ -285,7 +288,7 @@ class Libp2pTransport implements Transport {
   }
 
   connections(): readonly PeerId[] {
-    return this.#node?.getPeers().map((peer) => peer.toString()) ?? [];
+    return [...this.#connected];
   }
 
   onConnection(listener: (peer: PeerId, connected: boolean) => void): () => void {
@@ -432,6 +435,8 @@ class Libp2pTransport implements Transport {
   }
 
   #onPeer(peer: PeerId, connected: boolean): void {
+    if (connected) this.#connected.add(peer);
+    else this.#connected.delete(peer);
     if (connected && this.#members.size > 0 && !this.#members.has(peer)) {
       this.#cutLater(peer, STRANGER_MS);
     }
