@@ -50,7 +50,7 @@ export async function act(
   return c.redirect(await submissions.once(key, () => run(form, contextOf(c))), 303);
 }
 
-type Section = "templates" | "jobs" | "nodes" | "cluster" | "storage";
+type Section = "templates" | "snapshots" | "jobs" | "nodes" | "cluster" | "storage";
 
 export const ask = (ui: Ui, c: UiContext, section: Section, what: Confirmation) =>
   ui.show(c, {

@@ -39,6 +39,12 @@ export const commandLines = {
   drain: (node: string, drained: boolean): string =>
     line("cluster", drained ? "drain" : "undrain", node),
   storage: (): string => line("storage"),
+  snapshots: (): string => line("snapshot", "list"),
+  snapshot: (id: string): string => line("snapshot", "info", id),
+  createSnapshot: (sandbox: string, name: string): string =>
+    line("snapshot", "create", sandbox, ...(name === "" ? [] : ["--name", name])),
+  rollback: (sandbox: string, id: string): string => line("snapshot", "rollback", sandbox, id),
+  deleteSnapshot: (id: string): string => line("snapshot", "delete", id),
   collectPreview: (): string => line("gc", "--dry-run"),
   whyArtifact: (id: string): string => line("why", "artifact", id),
   whyTemplate: (id: string): string => line("why", "template", id),

@@ -38,6 +38,7 @@ export interface PageView {
 const SECTIONS = [
   ["overview", "/ui/", "Overview", "o"],
   ["templates", "/ui/templates", "Templates", "t"],
+  ["snapshots", "/ui/snapshots", "Snapshots", "p"],
   ["jobs", "/ui/jobs", "Jobs", "j"],
   ["nodes", "/ui/nodes", "Nodes", "n"],
   ["cluster", "/ui/cluster", "Cluster", "c"],

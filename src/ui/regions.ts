@@ -24,27 +24,11 @@ import { clusterSentence, leaderOf } from "./cluster-models.ts";
 import { healthStrip } from "./fragments/health-strip.ts";
 import { tokenTable } from "./fragments/token-table.ts";
 import { nodeCard, nodeFacts } from "./fragments/node-facts.ts";
+import { snapshotTopic, snapshotsTopic } from "./snapshot-topics.ts";
 import { templateSwarm } from "./fragments/swarm-bars.ts";
+import type { Region, Topic } from "./topic.ts";
 import { templateFacts, templateHead } from "./fragments/template-head.ts";
 import { jobSentence, templateSentence } from "./view-models.ts";
-
-export interface Region {
-  /** Also the id of the element it renders. */
-  readonly id: string;
-  render(now: number): Html | undefined;
-}
-
-/** The live part of one page. */
-export interface Topic {
-  /** The regions an event touches. */
-  touched(event: ChangeEvent): readonly Region[];
-  /** A block that the page refetches itself with its own filter, by this event name. */
-  refetch(event: ChangeEvent): string | undefined;
-  /** The job whose log the page follows. */
-  readonly logJob: string | undefined;
-  /** One sentence for people who listen; said again only when it changes. */
-  sentence(now: number): string;
-}
 
 /** The job, or undefined when it is not known (any more). */
 export function findJob(queries: Queries, id: string): JobInfo | undefined {
@@ -285,6 +269,10 @@ export function topicOf(queries: Queries, name: string): Topic | undefined {
       return templatesTopic(queries);
     case "template":
       return templateTopic(queries, id);
+    case "snapshots":
+      return snapshotsTopic();
+    case "snapshot":
+      return snapshotTopic(queries, id);
     case "jobs":
       return jobsTopic(queries);
     case "job":

@@ -29,6 +29,8 @@ import { templatePage } from "./pages/template.ts";
 import { registerRedo } from "./redo-actions.ts";
 import { findJob, ofNode } from "./regions.ts";
 import { openSession } from "./session.ts";
+import { registerSnapshotActions } from "./snapshot-actions.ts";
+import { lineageOf, registerSnapshots } from "./snapshot-routes.ts";
 import { nodeStatus, status } from "./status.ts";
 import { registerStorage } from "./storage-routes.ts";
 import { createStreamHub } from "./stream.ts";
@@ -107,6 +109,8 @@ export function createUi(deps: UiDependencies): Hono {
   registerClusterActions(app, ui);
   registerRedo(app, ui);
   registerWhy(app, ui);
+  registerSnapshotActions(app, ui);
+  registerSnapshots(app, ui, { twin, pathOf, streamUrl: (topic) => streamUrl(ui, topic) });
   registerDetails(app, ui);
   registerStream(app, ui);
   app.all("*", (c) => {
@@ -271,6 +275,9 @@ function registerDetails(app: Hono<UiEnv>, ui: Ui): void {
   const { queries, clock } = ui;
   app.get("/templates/:id", async (c) => {
     const template = queries.template(c.req.param("id"));
+    if (template.kind === "snapshot") {
+      return c.redirect(`/ui/snapshots/${template.template_id}${new URL(c.req.url).search}`, 303);
+    }
     const url = `/v1/templates/${template.template_id}`;
     const json = twin(c, url);
     if (json !== undefined) return json;
@@ -293,6 +300,7 @@ function registerDetails(app: Hono<UiEnv>, ui: Ui): void {
         log,
         request: requestText(queries, template.template_id),
         leader: leaderOf(queries.cluster(), template),
+        lineage: lineageOf(queries, template.template_id),
         swarms: queries.swarms(),
         now: clock.now(),
       }),

@@ -7,7 +7,8 @@ import { LIMITS } from "../domain/index.ts";
 import type { ChangeEvent, Clock, Log, Queries } from "../domain/index.ts";
 import { html, type Html } from "./html.ts";
 import { logLines } from "./fragments/log-view.ts";
-import { topicOf, type Region, type Topic } from "./regions.ts";
+import { topicOf } from "./regions.ts";
+import type { Region, Topic } from "./topic.ts";
 
 const FLUSH_MS = 250;
 const PING_MS = 15_000;

@@ -196,6 +196,12 @@ function firstFailure(template: TemplateInfo): string {
   return `${failed.node_id} failed at ${phaseWord(phase).toLowerCase()}: ${failure(failed.error_message ?? "")}.`;
 }
 
+/** What has replicas: a template or a snapshot. */
+export interface Replicated extends Pick<TemplateInfo, "template_id" | "kind" | "desired_nodes"> {
+  readonly status: string;
+  readonly replicas: readonly ReplicaStatus[];
+}
+
 export interface ReplicaView {
   readonly nodeId: string;
   readonly goal: string;
@@ -210,7 +216,7 @@ export interface ReplicaView {
 }
 
 /** Goal and actual of each node that shall hold, or still holds, a replica. */
-export function replicaViews(template: TemplateInfo): readonly ReplicaView[] {
+export function replicaViews(template: Replicated): readonly ReplicaView[] {
   const nodes = new Set([
     ...template.desired_nodes,
     ...template.replicas.map((replica) => replica.node_id),
@@ -227,7 +233,9 @@ export function replicaViews(template: TemplateInfo): readonly ReplicaView[] {
       timings: timingsText(replica?.timings ?? {}),
       error: replica?.error_message ?? "",
       isReady: !wanted || replica?.status === "READY",
-      wantsRedo: replica?.status === "FAILED" || replica?.compat_status === "STALE",
+      wantsRedo:
+        template.kind === "template" &&
+        (replica?.status === "FAILED" || replica?.compat_status === "STALE"),
     };
   });
 }
@@ -334,6 +342,10 @@ export const sum = (counts: Readonly<Record<string, number>>): number =>
 const NOTICES = {
   "template-submitted": "Accepted. The build has begun; this page follows it.",
   "redo-submitted": "Accepted. The replicas are made anew; this page follows it.",
+  "snapshot-taken": "The snapshot is taken; the sandbox runs on.",
+  "snapshot-goes-on": "Accepted. It takes its time; the list follows it.",
+  "snapshot-deleted": "The snapshot is gone.",
+  "sandbox-rolled-back": "The sandbox runs on the snapshot again.",
   "template-deleted": "The template is being deleted.",
   "job-cancelled": "The job was asked to stop.",
   "sandbox-started": "The sandbox runs.",
@@ -372,6 +384,14 @@ const ADVICE: Readonly<Record<string, string>> = {
   no_failed_template_replicas: "Choose all nodes, or tick the nodes to work on.",
   redo_not_allowed: "Create the template again from its image.",
   no_template_nodes: "Bring a node back, or end a drain; see the list of nodes.",
+  snapshot_not_found: "It may have been deleted. See the list of snapshots.",
+  snapshot_in_use: "Stop the sandboxes that run on it first.",
+  snapshot_deleting: "It is being deleted; choose another one.",
+  snapshot_foreign: "Choose a snapshot of that sandbox itself.",
+  snapshot_operation_in_progress: "Wait until the other operation has ended.",
+  storage_not_writable: "The node's disk is short of room; see the page of storage.",
+  peer_unreachable: "Try again when the node is back, or see the cluster page.",
+  artifact_not_found: "It may have been collected. See the page of storage.",
   job_not_found: "Ended jobs are dropped after a while. See the list of jobs.",
   job_not_active: "The job has already ended; there is nothing to cancel.",
   job_deadline_exceeded: "See which phase took the time, then submit again.",

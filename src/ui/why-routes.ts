@@ -9,7 +9,7 @@ import type { PageView } from "./layout.ts";
 import { artifactPage } from "./pages/artifact.ts";
 import { answerPage, nodeWhyPage } from "./pages/why.ts";
 import { status } from "./status.ts";
-import { nodeWhy, sentence, templateName } from "./view-models.ts";
+import { nodeWhy, sentence } from "./view-models.ts";
 
 interface Answered {
   readonly id: string;
@@ -80,10 +80,12 @@ function registerOfTemplates(app: Hono<UiEnv>, ui: Ui): void {
   const { queries, clock } = ui;
   for (const section of ["templates", "snapshots"] as const) {
     const find = (c: UiContext, name: string) => {
-      const template = queries.template(c.req.param("id") ?? "");
-      const id = template.template_id;
+      const asked = c.req.param("id") ?? "";
+      const found = section === "snapshots" ? queries.snapshot(asked) : queries.template(asked);
+      const id = "snapshot_id" in found ? found.snapshot_id : found.template_id;
       const href = `/ui/${section}/${id}`;
-      return { id, path: `${href}/${name}`, back: { href, name: templateName(template) } };
+      const shown = found.display_name === "" ? id : found.display_name;
+      return { id, path: `${href}/${name}`, back: { href, name: shown } };
     };
     app.get(`/${section}/:id/why`, async (c) => {
       const { id, path, back } = find(c, "why");

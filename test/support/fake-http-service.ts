@@ -439,10 +439,7 @@ function queriesOf(
     whyArtifact: (id) => aWhy(artifact(id)),
     whyTemplate: async (id) => aTemplateWhy(template(id)),
     async runtimeRefs(id) {
-      const ids = new Set(
-        service.templates.filter((one) => one.template_id === id).map((one) => one.template_id),
-      );
-      const items = service.refs.filter((ref) => ids.has(ref.snapshot_id));
+      const items = service.refs.filter((ref) => ref.snapshot_id === id);
       return { items, count: items.length, unanswered: [] };
     },
     runtimeRefOf: async (id) =>

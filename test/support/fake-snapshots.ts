@@ -75,21 +75,25 @@ type SnapshotQueries = Pick<
   "listSnapshots" | "snapshot" | "snapshotNodes" | "snapshotOperation" | "lineage"
 >;
 
-export function fakeSnapshotQueries(): SnapshotQueries {
+/** @param more records of templates that they came from */
+export function fakeSnapshotQueries(
+  snapshots: readonly TemplateRecord[] = SNAPSHOTS,
+  more: readonly TemplateRecord[] = [],
+): SnapshotQueries {
   const find = (id: string) => {
-    const found = SNAPSHOTS.find((one) => one.template_id === id);
+    const found = snapshots.find((one) => one.template_id === id);
     if (found === undefined) throw new AppError("snapshot_not_found", `snapshot ${id} not found`);
     return found;
   };
   const refs = { count: 1, sandboxes: ["sb-1"] };
   return {
     listSnapshots(filter = {}) {
-      const page = listSnapshots(SNAPSHOTS, filter);
+      const page = listSnapshots(snapshots, filter);
       return { ...page, items: page.items.map((one) => snapshotInfo(one, [], refs)) };
     },
     snapshot: (id, options) => snapshotInfo(find(id), [], refs, options),
     snapshotNodes: (id) => [find(id).origin_node_id ?? ""],
-    lineage: (id) => lineage(SNAPSHOTS, id),
+    lineage: (id) => lineage([...more, ...snapshots], id),
     snapshotOperation(id) {
       if (id === "op-1") return done(aSnapshotJob());
       throw new AppError("snapshot_operation_not_found", `snapshot operation ${id} not found`);

@@ -28,6 +28,7 @@ import {
   SHA,
   type FakeService,
 } from "./fake-http-service.ts";
+import { aSnapshot, fakeSnapshotQueries } from "./fake-snapshots.ts";
 
 export const silentLog: Log = {
   debug: () => undefined,
@@ -258,6 +259,45 @@ function fill(service: FakeService): void {
   for (const line of lines) service.addLog(BUILDING_JOB, line);
 }
 
+export const SNAP = "snap-00000000000000000000000a";
+export const FAILED_SNAP = "snap-00000000000000000000000f";
+/** Three of one sandbox, the second taken after a rollback to the first, and one that failed. */
+const SNAPSHOTS = [
+  aSnapshot(SNAP, {
+    display_name: "before-upgrade",
+    origin_sandbox_id: "sb-4c1f",
+    parent_id: tplId("a"),
+    rootfs_size_bytes_at_snapshot: 1.2 * GIB,
+    created_at: ago(70),
+    updated_at: ago(60),
+  }),
+  aSnapshot("snap-00000000000000000000000b", {
+    display_name: "",
+    origin_sandbox_id: "sb-4c1f",
+    parent_id: SNAP,
+    created_at: ago(50),
+    updated_at: ago(50),
+  }),
+  aSnapshot("snap-00000000000000000000000c", {
+    display_name: "<b>bold</b>",
+    origin_sandbox_id: "sb-gone",
+    parent_id: "tpl-gone",
+    created_at: ago(40),
+    updated_at: ago(40),
+  }),
+  aSnapshot(FAILED_SNAP, {
+    status: "FAILED",
+    display_name: "too-large",
+    last_error: "the disk is full",
+    origin_sandbox_id: "sb-4c1f",
+    parent_id: SNAP,
+    updated_at: ago(30),
+  }),
+];
+const ORIGINS = [
+  aSnapshot(tplId("a"), { kind: "template", display_name: "debian-web", parent_id: "" }),
+].map(({ origin_sandbox_id: _box, ...template }) => template);
+
 /** Two nodes, one of which is down: no quorum. */
 export const aPair = () => {
   const view = aCluster();
@@ -283,6 +323,7 @@ function withOverview(service: FakeService, kind: SiteKind, swarms: SwarmView[])
   };
   return {
     ...service.queries,
+    ...fakeSnapshotQueries(kind === "full" ? SNAPSHOTS : [], ORIGINS),
     nodes: () => [node],
     cluster,
     swarms: () => swarms,

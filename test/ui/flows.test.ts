@@ -183,6 +183,27 @@ test("without script a job is cancelled, a sandbox run and stopped, a template m
   expect(names()).toEqual(["cancelJob", "runSandbox", "deleteSandbox", "createFromImage"]);
 });
 
+test("without script a snapshot is taken, found in the list, gone back to and deleted", async () => {
+  const page = await open("/ui/nodes/node-a", { javaScriptEnabled: false });
+  await page.getByRole("link", { name: "Snapshot", exact: true }).click();
+  await page.getByLabel("Name, if you like").fill("from-a-form");
+  await page.getByRole("button", { name: "Take snapshot" }).click();
+  await page.waitForURL("**/ui/snapshots/snap-1?notice=snapshot-taken");
+  await page.goto(`${site.url}/ui/snapshots`);
+  await page.getByRole("searchbox", { name: "Sandbox id" }).fill("sb-4c1f");
+  await page.getByRole("button", { name: "Filter" }).click();
+  expect(await page.locator("#snapshots tbody tr").count()).toBe(3);
+  await page.getByRole("link", { name: "before-upgrade" }).click();
+  await page.getByRole("link", { name: "Roll back" }).click();
+  await page.getByText("What it did since then is lost").waitFor();
+  await page.getByRole("button", { name: "Roll back" }).click();
+  await page.getByText("The sandbox runs on the snapshot again.").waitFor();
+  await page.getByRole("link", { name: "Delete" }).click();
+  await page.getByRole("button", { name: "Delete snapshot" }).click();
+  await page.getByText("The snapshot is gone.").waitFor();
+  expect(names()).toEqual(["createSnapshot", "rollbackSandbox", "deleteSnapshot"]);
+});
+
 test("a wrong form comes back with its text, its problems and no password", async () => {
   const page = await open("/ui/templates/new");
   await page.getByLabel("Image").fill("busybox:1");

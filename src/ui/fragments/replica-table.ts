@@ -1,7 +1,6 @@
-import type { TemplateInfo } from "../../domain/index.ts";
 import { html, join, nothing, type Html } from "../html.ts";
 import { status } from "../status.ts";
-import { replicaViews } from "../view-models.ts";
+import { replicaViews, type Replicated } from "../view-models.ts";
 import { confirmLink, emptyState, statusMark } from "./bits.ts";
 
 function redoLink(template: string, node: string): Html {
@@ -17,7 +16,7 @@ const whyLink = (template: string, node: string): Html =>
   );
 
 /** Id rule: `replicas-TEMPLATE`. Goal and actual per node. */
-export function replicaTable(template: TemplateInfo): Html {
+export function replicaTable(template: Replicated): Html {
   const id = `replicas-${template.template_id}`;
   const views = replicaViews(template);
   if (views.length === 0) {

@@ -1,5 +1,5 @@
 import type { SandboxInfo } from "../../domain/index.ts";
-import { html, join, type Html } from "../html.ts";
+import { html, join, nothing, type Html } from "../html.ts";
 import { sandboxStatus } from "../status.ts";
 import { timingsText } from "../view-models.ts";
 import { commandBox, confirmLink, emptyState, statusMark, timeAgo } from "./bits.ts";
@@ -38,7 +38,19 @@ const row = (box: SandboxInfo, now: number): Html =>
     <td>${ports(box)}</td>
     <td class="sub">${timingsText(box.timings)}</td>
     <td class="num">${timeAgo(box.created_at, now)}</td>
-    <td class="num">${confirmLink(`/ui/sandboxes/${box.sandbox_id}/stop`, "Stop", "small")}</td>
+    <td class="num">
+      ${
+        box.status === "RUNNING"
+          ? confirmLink(`/ui/sandboxes/${box.sandbox_id}/snapshot`, "Snapshot", "small")
+          : nothing
+      }
+      <a
+        class="btn small"
+        href="/ui/snapshots?${new URLSearchParams({ sandbox_id: box.sandbox_id }).toString()}"
+        >Its snapshots</a
+      >
+      ${confirmLink(`/ui/sandboxes/${box.sandbox_id}/stop`, "Stop", "small")}
+    </td>
   </tr>`;
 
 /** Id rule: `sandboxes`; one such table on a page. */

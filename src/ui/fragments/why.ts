@@ -34,7 +34,7 @@ export const onDemand = (id: string, path: string, words: string): Html =>
 
 /** What came; the page's own updates leave it as it is until it is asked again. */
 const answer = (id: string, path: string, content: Html): Html =>
-  html`<div id="${id}" hx-morph-skip>
+  html`<div class="answer" id="${id}" hx-morph-skip>
     ${content}
     <p class="pager">${ask(id, path, "Look again")}</p>
   </div>`;

@@ -15,7 +15,7 @@ export interface ListFilter {
   readonly path: string;
 }
 
-const options = (states: readonly string[], chosen: string): Html =>
+export const options = (states: readonly string[], chosen: string): Html =>
   join(
     states.map((state) =>
       state === chosen
@@ -36,7 +36,7 @@ const searchBox = (text: string): Html =>
     />`;
 
 /** A GET form; with script it filters while one types. */
-const filterForm = (
+export const filterForm = (
   action: string,
   target: string,
   fields: Html,
@@ -61,14 +61,14 @@ const filterForm = (
     }
   </form>`;
 
-const pager = (filter: ListFilter, next: string | undefined): Html => {
+export const pager = (path: string, next: string | undefined): Html => {
   if (next === undefined) return nothing;
-  const url = new URL(filter.path, "http://page");
+  const url = new URL(path, "http://page");
   url.searchParams.set("next_token", next);
   return html`<p class="pager"><a href="${url.pathname + url.search}">Next page</a></p>`;
 };
 
-const block = (id: string, event: string, path: string, content: Html): Html =>
+export const block = (id: string, event: string, path: string, content: Html): Html =>
   html`<div
     id="${id}"
     hx-get="${path}"
@@ -93,7 +93,7 @@ export function templatesPage(
   const filtered = filter.text !== "" || filter.status !== "";
   const content =
     page.items.length > 0
-      ? join([templateTable(page.items, jobOf, now), pager(filter, page.next_token)])
+      ? join([templateTable(page.items, jobOf, now), pager(filter.path, page.next_token)])
       : filtered
         ? noMatch("/ui/templates")
         : noTemplates();
@@ -128,7 +128,7 @@ export function jobsPage(page: Page<JobInfo>, filter: ListFilter, now: number): 
   const content =
     page.items.length === 0
       ? empty
-      : join([jobTable(page.items, now), pager(filter, page.next_token)]);
+      : join([jobTable(page.items, now), pager(filter.path, page.next_token)]);
   const states = html`<label for="state" class="vh">Status</label
     ><select id="state" name="status">
       <option value="">Any status</option>

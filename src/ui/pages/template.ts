@@ -1,4 +1,10 @@
-import type { JobInfo, JobLogLine, SwarmView, TemplateInfo } from "../../domain/index.ts";
+import type {
+  LineageEntry,
+  JobInfo,
+  JobLogLine,
+  SwarmView,
+  TemplateInfo,
+} from "../../domain/index.ts";
 import { html, nothing, type Html } from "../html.ts";
 import { commandLines } from "../command-lines.ts";
 import type { LeaderView } from "../cluster-models.ts";
@@ -6,6 +12,7 @@ import { commandBox } from "../fragments/bits.ts";
 import { jobProgress } from "../fragments/job-progress.ts";
 import { logView } from "../fragments/log-view.ts";
 import { lazy, onDemand } from "../fragments/why.ts";
+import { lineageTree } from "../fragments/lineage-tree.ts";
 import { replicaTable } from "../fragments/replica-table.ts";
 import { templateSwarm } from "../fragments/swarm-bars.ts";
 import { templateFacts, templateHead } from "../fragments/template-head.ts";
@@ -19,6 +26,8 @@ export interface TemplateModel {
   /** Undefined: nobody leads it now. */
   readonly leader: LeaderView | undefined;
   readonly swarms: readonly SwarmView[];
+  /** The tree that it is in. */
+  readonly lineage: readonly LineageEntry[];
   readonly now: number;
 }
 
@@ -30,7 +39,7 @@ function whyBlock({ template_id: id, status }: TemplateInfo): Html {
 }
 
 export const templatePage = (model: TemplateModel): Html => {
-  const { template, job, log, request, leader, swarms, now } = model;
+  const { template, job, log, request, leader, swarms, lineage, now } = model;
   const base = `/ui/templates/${template.template_id}`;
   return html`${templateHead(template, job, now)}
     ${job === undefined ? nothing : jobProgress(job, now)} ${templateSwarm(template, job, swarms)}
@@ -42,6 +51,7 @@ export const templatePage = (model: TemplateModel): Html => {
       <h2>Who uses it</h2>
       ${lazy(`refs-${template.template_id}`, `${base}/refs`, "See who uses it")}
     </section>
+    ${lineageTree(template.template_id, lineage, now)}
     <section class="split">
       <div class="card">
         <h2>Facts</h2>

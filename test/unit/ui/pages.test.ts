@@ -1,7 +1,14 @@
 /** The markup and the answers of every page, without a socket. */
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import { BUILDING_JOB, FAILED_JOB, READY_JOB, createUiApp, tplId } from "../../support/ui-site.ts";
+import {
+  BUILDING_JOB,
+  FAILED_JOB,
+  READY_JOB,
+  SNAP,
+  createUiApp,
+  tplId,
+} from "../../support/ui-site.ts";
 import { aTemplate } from "../../support/fake-http-service.ts";
 
 const PATHS = [
@@ -19,6 +26,10 @@ const PATHS = [
   `/ui/templates/${tplId("a")}/refs`,
   "/ui/artifacts/rfs-1",
   "/ui/artifacts/rfs-1/why",
+  "/ui/snapshots",
+  "/ui/snapshots?status=DELETING",
+  ...["", "/rollback", "/delete", "/refs", "/why"].map((rest) => `/ui/snapshots/${SNAP}${rest}`),
+  "/ui/sandboxes/sb-4c1f/snapshot",
   "/ui/jobs",
   ...[BUILDING_JOB, FAILED_JOB, READY_JOB].map((id) => `/ui/jobs/${id}`),
   `/ui/jobs/${BUILDING_JOB}/cancel`,
