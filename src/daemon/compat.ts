@@ -17,7 +17,7 @@ import {
   type CompatInput,
   type CompatPreview,
   type CompatScan,
-  type CompatStatus,
+  type MatrixFilter,
   type NodeFact,
   type NodeScan,
   type PageRequest,
@@ -55,7 +55,7 @@ export interface CompatParts {
 
 export interface Compat {
   /** @throws AppError invalid_request for a token that is not of this list */
-  matrix(page: PageRequest & { status?: CompatStatus | undefined }): TemplateCompatMatrix;
+  matrix(page: PageRequest & MatrixFilter): TemplateCompatMatrix;
   preview(upgrade: Upgrade): CompatPreview;
   /**
    * One node after the other, until one fails.
@@ -123,10 +123,10 @@ export function createCompat(parts: CompatParts): Compat {
   };
 
   return {
-    matrix({ status, limit, next_token }) {
+    matrix({ limit, next_token, ...filter }) {
       const size = Math.min(Math.max(limit ?? LIMITS.pageDefault, 1), LIMITS.pageMax);
       const after = next_token === undefined ? undefined : fromToken(next_token);
-      const { hasMore, ...matrix } = getCompatMatrix(input(), { status, after, limit: size });
+      const { hasMore, ...matrix } = getCompatMatrix(input(), { ...filter, after, limit: size });
       const last = matrix.templates.at(-1);
       return hasMore && last !== undefined
         ? { ...matrix, next_token: toToken(last.template_id) }

@@ -4,6 +4,7 @@ import {
   CLUSTER,
   LIMITS,
   clusterAttention,
+  compatAttention,
   isActiveJob,
   labelFilter,
   renderRequest,
@@ -382,9 +383,11 @@ function overview(queries: Queries, nodeId: string): Overview {
   const templates = queries.listTemplates({ limit: LIMITS.pageMax }).items;
   const jobs = queries.listJobs({ limit: LIMITS.pageMax }).items;
   const node = queries.node(nodeId);
+  const resnapshot = queries.resnapshot();
   const attention: Overview["attention"][number][] = [
     ...clusterAttention(queries.cluster()),
-    ...resnapshotAttention(queries.resnapshot()),
+    ...resnapshotAttention(resnapshot),
+    ...compatAttention(queries.compat({ limit: 1 }).summary, resnapshot),
   ];
   for (const template of templates) {
     if (template.status !== "FAILED" && template.status !== "PARTIALLY_READY") continue;

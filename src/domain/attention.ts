@@ -1,9 +1,33 @@
 /** What needs an operator. */
 import type { ClusterView } from "./cluster.ts";
+import type { TemplateCompatMatrix } from "./compat-matrix.ts";
 import type { ResnapshotView } from "./resnapshot.ts";
 import type { Overview } from "./service.ts";
 
+type CompatSummary = TemplateCompatMatrix["summary"];
 type Attention = Overview["attention"][number];
+
+/** Templates with stale replicas, from the sums of the matrix. */
+export function compatAttention(
+  { stale_templates: templates, stale_replicas, affected_nodes: nodes }: CompatSummary,
+  { state }: Pick<ResnapshotView, "state">,
+): readonly Attention[] {
+  if (templates === 0) return [];
+  return [
+    {
+      subject: `${templates} ${templates === 1 ? "template is" : "templates are"} stale`,
+      kind: "compat",
+      since: "",
+      why:
+        `nothing starts from ${stale_replicas} of their replicas on ` +
+        `${nodes} ${nodes === 1 ? "node" : "nodes"}: they were made with other versions`,
+      next:
+        state === "running" || state === "waiting"
+          ? "they are being made again, one at a time"
+          : "make them again: `templatecenter tpl redo`, or set `resnapshot_interval`",
+    },
+  ];
+}
 
 /** Stale replicas stay stale from a failure on until somebody says that they go on. */
 export function resnapshotAttention({ failure }: ResnapshotView): readonly Attention[] {
@@ -11,10 +35,10 @@ export function resnapshotAttention({ failure }: ResnapshotView): readonly Atten
   const { node_id, error } = failure;
   return [
     {
-      subject: failure.template_id,
-      kind: "template",
+      subject: `${failure.template_id} on ${node_id}`,
+      kind: "compat",
       since: failure.failed_at,
-      why: `no stale replica is made again since the one on ${node_id} failed: ${error}`,
+      why: `no stale replica is made again since this one failed: ${error}`,
       next: "mend the cause, then run `templatecenter compat resnapshot --resume`",
     },
   ];

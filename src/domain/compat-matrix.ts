@@ -45,6 +45,7 @@ export const compatRowSchema = z.object({
   instance_type: text,
   kind: z.enum(["template", "snapshot"]),
   display_name: text,
+  origin_sandbox_id: text.describe("what it was made from; made again, its memory is lost"),
   overall: z.enum(COMPAT_STATUSES),
   nodes: z.array(nodeCompatSchema),
 });
@@ -144,9 +145,14 @@ function cellsOf(
   return cells;
 }
 
-export interface MatrixPage {
+export interface MatrixFilter {
   /** Only rows with this overall status. */
   readonly status?: CompatStatus | undefined;
+  /** Only this template's row. */
+  readonly template_id?: string | undefined;
+}
+
+export interface MatrixPage extends MatrixFilter {
   /** Only rows whose template id is greater. */
   readonly after?: string | undefined;
   readonly limit?: number | undefined;
@@ -162,7 +168,7 @@ export function getCompatMatrix(
   input: CompatInput,
   page: MatrixPage = {},
 ): Omit<TemplateCompatMatrix, "next_token"> & { readonly hasMore: boolean } {
-  const { status: wanted, after = "", limit = Infinity } = page;
+  const { status: wanted, template_id: only, after = "", limit = Infinity } = page;
   const held = readyReplicas(input.replicas);
   const nodes = [...input.nodes].sort((a, b) => byText(a.node_id, b.node_id));
   const counts = { OK: 0, STALE: 0, UNKNOWN: 0, MISSING: 0 };
@@ -172,7 +178,7 @@ export function getCompatMatrix(
   let hasMore = false;
   const sorted = [...input.templates].sort((a, b) => byText(a.template_id, b.template_id));
   for (const template of sorted) {
-    const { template_id, instance_type, kind, display_name = "" } = template;
+    const { template_id, instance_type, kind } = template;
     const cells = cellsOf(template, nodes, held.get(template_id));
     for (const { status, node } of cells) {
       counts[status]++;
@@ -181,10 +187,15 @@ export function getCompatMatrix(
     const overall = overallOf(cells);
     if (overall === "STALE") stale_templates++;
     if (template_id <= after || (wanted !== undefined && overall !== wanted)) continue;
+    if (only !== undefined && template_id !== only) continue;
     if (templates.length >= limit) hasMore = true;
     else {
       const described = cells.map(cellOf);
-      templates.push({ template_id, instance_type, kind, display_name, overall, nodes: described });
+      const { display_name = "", origin_sandbox_id = "" } = template;
+      templates.push({
+        ...{ template_id, instance_type, kind, display_name, origin_sandbox_id },
+        ...{ overall, nodes: described },
+      });
     }
   }
   return {

@@ -42,6 +42,32 @@ export interface Upgrade {
   readonly extra?: Readonly<Record<string, string>> | undefined;
 }
 
+const version = text.trim().min(1, "must not be blank").max(256).optional();
+
+/** A preview as it is asked for in a query. */
+export const upgradeQuerySchema = z
+  .strictObject({
+    guest_image: version,
+    agent: version,
+    kernel: version,
+    extra: text
+      .regex(/^[^=,]+=[^=,]+(,[^=,]+=[^=,]+)*$/, "must be NAME=VERSION, separated by commas")
+      .max(1_024)
+      .optional()
+      .describe("what the driver reports besides: qemu_version=10.0,machine=microvm"),
+  })
+  .refine((query) => Object.keys(query).length > 0, "name at least one version");
+
+export function upgradeOf(query: z.infer<typeof upgradeQuerySchema>): Upgrade {
+  const { guest_image: guestImage, agent, kernel } = query;
+  const extra: Record<string, string> = {};
+  for (const pair of query.extra?.split(",") ?? []) {
+    const [name = "", value = ""] = pair.split("=", 2);
+    extra[name] = value;
+  }
+  return { guestImage, agent, kernel, extra };
+}
+
 const KERNEL_NOTE =
   "a kernel alone breaks nothing: each snapshot goes on with the kernel in its own memory";
 

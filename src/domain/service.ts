@@ -30,8 +30,7 @@ import type {
   SnapshotOperation,
 } from "./snapshot.ts";
 import type { AcquireRefRequest, ObservedRefs, RuntimeRef } from "./runtime-ref.ts";
-import type { CompatStatus } from "./compat.ts";
-import type { TemplateCompatMatrix } from "./compat-matrix.ts";
+import type { MatrixFilter, TemplateCompatMatrix } from "./compat-matrix.ts";
 import type { CompatPreview, Upgrade } from "./compat-preview.ts";
 import type { AdoptedCompat, CompatScan, RescanCompatRequest } from "./compat-scan.ts";
 import type { ResnapshotView } from "./resnapshot.ts";
@@ -63,12 +62,12 @@ export interface Overview {
   readonly sandboxes: number;
   readonly active_jobs: readonly JobInfo[];
   /**
-   * What needs an operator: no quorum, dead members, nodes that differ for long, stale replicas
-   * that are no more made again, failed templates, low disk, a driver that cannot run.
+   * What needs an operator: no quorum, dead members, nodes that differ for long, stale
+   * templates, failed ones, low disk, a driver that cannot run.
    */
   readonly attention: readonly {
     readonly subject: string;
-    readonly kind: "template" | "job" | "node" | "cluster";
+    readonly kind: "template" | "job" | "node" | "cluster" | "compat";
     readonly since: string;
     readonly why: string;
     readonly next: string;
@@ -123,7 +122,7 @@ export interface Queries {
   /** Who uses it, and why it is not ready on a node. @throws AppError template_not_found */
   whyTemplate(id: string): Promise<TemplateWhy>;
   /** Templates by nodes, by id; the summary is of all of them. */
-  compat(page?: PageRequest & { status?: CompatStatus | undefined }): TemplateCompatMatrix;
+  compat(page?: PageRequest & MatrixFilter): TemplateCompatMatrix;
   /** What would be stale if every node had these versions. */
   compatPreview(upgrade: Upgrade): CompatPreview;
   /**

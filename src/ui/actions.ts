@@ -3,6 +3,7 @@ import type { Hono } from "hono";
 import { AppError, isAppError, isActiveJob } from "../domain/index.ts";
 import type { CallContext } from "../domain/index.ts";
 import { commandLines } from "./command-lines.ts";
+import type { PageView } from "./layout.ts";
 import { FIELDS, parseForm, problemsByField, type FormProblems, type FormValues } from "./form.ts";
 import { confirmPage, type Confirmation } from "./pages/confirm.ts";
 import { collectionEffects } from "./pages/storage.ts";
@@ -50,9 +51,7 @@ export async function act(
   return c.redirect(await submissions.once(key, () => run(form, contextOf(c))), 303);
 }
 
-type Section = "templates" | "snapshots" | "jobs" | "nodes" | "cluster" | "storage";
-
-export const ask = (ui: Ui, c: UiContext, section: Section, what: Confirmation) =>
+export const ask = (ui: Ui, c: UiContext, section: PageView["section"], what: Confirmation) =>
   ui.show(c, {
     title: what.title,
     tone: "warn",

@@ -29,9 +29,15 @@ const squeeze = (source: string): string =>
     .filter((line) => line !== "" && !line.startsWith("//"))
     .join("\n");
 
+/** `--card` to `--b`: nobody but the sheet itself names its properties. */
+function shortNames(sheet: string): string {
+  const names = [...new Set(sheet.match(/--[a-z]+/g))];
+  return sheet.replace(/--[a-z]+/g, (name) => `--${names.indexOf(name).toString(36)}`);
+}
+
 /** Blanks that mean nothing between the signs of a style sheet of ours. */
 const squeezeStyle = (source: string): string =>
-  squeeze(source)
+  shortNames(squeeze(source))
     .replace(/\s*([{};,>])\s*/g, "$1")
     .replace(/:\s+/g, ":")
     .replaceAll(";}", "}")

@@ -50,4 +50,25 @@ export const commandLines = {
   whyTemplate: (id: string): string => line("why", "template", id),
   collect: (): string => line("gc"),
   nodes: (): string => line("node", "list"),
+  compat: (): string => line("compat", "matrix"),
+  compatOf: (id: string): string => line("compat", "matrix", "--template", id),
+  rescan: (): string => line("compat", "rescan", "--all"),
+  adopt: (id: string): string => line("compat", "adopt", id),
+  resume: (): string => line("compat", "resnapshot", "--resume"),
+  resnapshot: (id: string, nodes: readonly string[]): string =>
+    line("tpl", "redo", id, ...nodes.flatMap((node) => ["--node", node]), "--memory-only"),
+  upgrade: (form: {
+    guest_image: string;
+    agent: string;
+    kernel: string;
+    extra: string;
+  }): string => {
+    const given = [
+      ["--guest-image", form.guest_image],
+      ["--agent", form.agent],
+      ["--kernel", form.kernel],
+      ...form.extra.split(",").map((pair) => ["--set", pair]),
+    ];
+    return line("compat", "preview", ...given.filter(([, value]) => value !== "").flat());
+  },
 } as const;

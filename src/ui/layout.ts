@@ -21,8 +21,7 @@ export interface PageContext {
 export interface PageView {
   readonly title: string;
   readonly tone: Tone;
-  readonly section:
-    "overview" | "templates" | "snapshots" | "jobs" | "nodes" | "cluster" | "storage" | "help";
+  readonly section: (typeof SECTIONS)[number][0] | "snapshots" | "help";
   /** The page's own address with its query. */
   readonly path: string;
   /** The same resource in the API. */
@@ -42,6 +41,7 @@ const SECTIONS = [
   ["jobs", "/ui/jobs", "Jobs", "j"],
   ["nodes", "/ui/nodes", "Nodes", "n"],
   ["cluster", "/ui/cluster", "Cluster", "c"],
+  ["compat", "/ui/compat", "Compat", "m"],
   ["storage", "/ui/storage", "Storage", "s"],
 ] as const;
 

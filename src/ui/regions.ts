@@ -21,6 +21,7 @@ import {
   swarmList,
 } from "./fragments/cluster-parts.ts";
 import { clusterSentence, leaderOf } from "./cluster-models.ts";
+import { compatSentence } from "./compat-models.ts";
 import { healthStrip } from "./fragments/health-strip.ts";
 import { tokenTable } from "./fragments/token-table.ts";
 import { nodeCard, nodeFacts } from "./fragments/node-facts.ts";
@@ -74,6 +75,7 @@ function overviewTopic(queries: Queries): Topic {
     touched: (event) => {
       if (event.type === "job-progress") return pick("active", "recent");
       if (event.type === "cluster") return pick("health", "attention");
+      if (event.type === "resnapshot") return pick("attention");
       if (["job-log", "artifact", "swarm"].includes(event.type)) return [];
       return pick("tiles", "attention", "active", "recent");
     },
@@ -259,6 +261,18 @@ function clusterTopic(queries: Queries): Topic {
   };
 }
 
+/** The page refetches its block: who is judged by whom is seen only as a whole. */
+const COMPAT_EVENTS = new Set(["template", "replica", "node", "cluster", "resnapshot"]);
+
+function compatTopic(queries: Queries): Topic {
+  return {
+    touched: () => [],
+    refetch: ({ type }) => (COMPAT_EVENTS.has(type) ? "compat-changed" : undefined),
+    logJob: undefined,
+    sentence: () => compatSentence(queries.compat({ limit: 1 }).summary),
+  };
+}
+
 /** The topic of that name, such as `jobs` or `template:tpl-…`; undefined when there is none. */
 export function topicOf(queries: Queries, name: string): Topic | undefined {
   const [kind = "", id = ""] = name.split(":", 2);
@@ -279,6 +293,8 @@ export function topicOf(queries: Queries, name: string): Topic | undefined {
       return jobTopic(queries, id);
     case "cluster":
       return clusterTopic(queries);
+    case "compat":
+      return compatTopic(queries);
     case "nodes":
       return nodesTopic(queries);
     case "node":

@@ -9,10 +9,12 @@ import { secureHeaders } from "hono/secure-headers";
 import { AppError, errorText, isAppError, isActiveJob } from "../domain/index.ts";
 import type { Queries } from "../domain/index.ts";
 import { registerActions } from "./actions.ts";
+import { pathOf, streamUrl, twin } from "./addresses.ts";
 import { loadAssets } from "./assets.ts";
 import { registerClusterActions } from "./cluster-actions.ts";
 import { leaderOf } from "./cluster-models.ts";
 import { commandLines } from "./command-lines.ts";
+import { registerCompat } from "./compat-routes.ts";
 import { templateTitle } from "./fragments/template-head.ts";
 import { jobTitle } from "./fragments/job-head.ts";
 import { favicon, isTone } from "./icons.ts";
@@ -104,6 +106,7 @@ export function createUi(deps: UiDependencies): Hono {
   });
   registerPages(app, ui);
   registerStorage(app, ui);
+  registerCompat(app, ui);
   // Before the details: `new` is no template's id.
   registerActions(app, ui);
   registerClusterActions(app, ui);
@@ -125,22 +128,6 @@ const HEADERS = {
   xFrameOptions: "DENY",
   strictTransportSecurity: false,
 } as const;
-
-/** The API's twin of a page, for those who ask for JSON and not for a page. */
-function twin(c: UiContext, url: string): Response | undefined {
-  const accept = c.req.header("accept") ?? "";
-  const wantsJson = accept.includes("application/json") && !accept.includes("text/html");
-  return wantsJson ? c.redirect(url, 303) : undefined;
-}
-
-const pathOf = (c: UiContext): string => {
-  const url = new URL(c.req.url);
-  url.searchParams.delete("notice");
-  return url.pathname + url.search;
-};
-
-const streamUrl = (ui: Ui, topic: string, log = 0): string =>
-  `/ui/stream?${new URLSearchParams({ topic, since: `${ui.queries.lastEventId()}~${log}` }).toString()}`;
 
 async function overview(ui: Ui, c: UiContext): Promise<Response> {
   const { queries } = ui;

@@ -355,6 +355,10 @@ const NOTICES = {
   "node-undrained": "The node takes part again.",
   "node-removed": "The node is no member any more.",
   "token-revoked": "The token admits nobody any more.",
+  "compat-scanned": "The nodes have judged their replicas again.",
+  "baseline-adopted": "The versions of the nodes are the baseline now.",
+  "resnapshot-begun": "Accepted. The stale replicas are made again; this page follows it.",
+  "resnapshot-resumed": "It goes on, with what failed at the end.",
   "settings-saved": "Your settings were saved in this browser.",
 } as const;
 export type NoticeCode = keyof typeof NOTICES;

@@ -13,7 +13,7 @@ import type {
   Queries,
   SwarmView,
 } from "../../src/domain/index.ts";
-import { clusterAttention, isActiveJob } from "../../src/domain/index.ts";
+import { clusterAttention, compatAttention, isActiveJob } from "../../src/domain/index.ts";
 import {
   aCluster,
   aJob,
@@ -28,6 +28,7 @@ import {
   SHA,
   type FakeService,
 } from "./fake-http-service.ts";
+import { compatQueries } from "./compat-input.ts";
 import { aSnapshot, fakeSnapshotQueries } from "./fake-snapshots.ts";
 
 export const silentLog: Log = {
@@ -55,6 +56,7 @@ export const uiNode = (over: Partial<NodeFact> = {}): NodeFact =>
     agent_version: "0.1.0",
     kernel_version: "6.1.0-44-cloud-amd64",
     memory_bytes: 24 * GIB,
+    resnapshot_interval_ms: 900_000,
     started_at: ago(93_600),
     storage: {
       usage_pct: 38,
@@ -321,8 +323,11 @@ function withOverview(service: FakeService, kind: SiteKind, swarms: SwarmView[])
     for (const state of states) counts[state] = (counts[state] ?? 0) + 1;
     return counts;
   };
+  const ids = ["a", "b", "c", "d", "f"].map(tplId);
+  const compat = kind === "full" ? compatQueries(ids) : kind === "two" ? compatQueries() : {};
+  const queries = { ...service.queries, ...compat };
   return {
-    ...service.queries,
+    ...queries,
     ...fakeSnapshotQueries(kind === "full" ? SNAPSHOTS : [], ORIGINS),
     nodes: () => [node],
     cluster,
@@ -336,6 +341,7 @@ function withOverview(service: FakeService, kind: SiteKind, swarms: SwarmView[])
       active_jobs: service.jobs.filter(isActiveJob),
       attention: [
         ...clusterAttention(cluster()),
+        ...compatAttention(queries.compat({ limit: 1 }).summary, { state: "off" }),
         ...service.templates
           .filter((template) => template.status === "FAILED")
           .map((template) => ({

@@ -313,3 +313,22 @@ test("the shares of a swarm move without a reload, and go when all have all", as
   await page.locator(`#swarm-${tplId("d")}`).waitFor({ state: "hidden" });
   expect(problems).toEqual([]);
 });
+
+test("an upgrade is previewed in place, and what becomes stale is shown without a reload", async () => {
+  const page = await open("/ui/compat");
+  await live(page);
+  const field = page.getByLabel("Guest image");
+  await field.fill("2.0.0");
+  await field.press("Enter");
+  await page.getByText("3 could start nowhere until they are made again.").waitFor();
+  expect(page.url()).toBe(`${site.url}/ui/compat`);
+  const refetched = page.waitForRequest((request) => request.url() === `${site.url}/ui/compat`);
+  site.service.publish("resnapshot", "cluster");
+  await refetched;
+  expect(await field.inputValue()).toBe("2.0.0");
+  await page.locator("#resnapshot").getByRole("link", { name: "Go on" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Go on" }).click();
+  await page.getByText("It goes on, with what failed at the end.").waitFor();
+  expect(names()).toEqual(["resumeResnapshot"]);
+  expect(problems).toEqual([]);
+});

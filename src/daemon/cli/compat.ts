@@ -32,11 +32,14 @@ export function registerCompat(program: Command, context: CliContext): void {
 }
 
 /** All pages as one matrix. */
-async function wholeMatrix(client: Client, status?: string): Promise<TemplateCompatMatrix> {
+async function wholeMatrix(
+  client: Client,
+  filter: { readonly status: string | undefined; readonly template_id: string | undefined },
+): Promise<TemplateCompatMatrix> {
   const templates: TemplateCompatRow[] = [];
   let next_token: string | undefined;
   for (;;) {
-    const query = { status, next_token };
+    const query = { ...filter, next_token };
     const page = (await client.json("/v1/compat", { query })) as TemplateCompatMatrix;
     templates.push(...page.templates);
     next_token = page.next_token;
@@ -49,14 +52,19 @@ function registerMatrix(group: Command, context: CliContext): void {
     json?: boolean;
     status?: string;
     summary?: boolean;
+    template?: string;
   }
   withJson(group.command("matrix"))
     .description("templates by nodes: OK, STALE, UNKNOWN or MISSING")
     .option("--status <status>", "only templates that are so overall")
+    .option("--template <id>", "only that one")
     .option("--summary", "only the sums")
     .action(async (flags: Flags, command: Command) =>
       context.withClient(command, async (client) => {
-        const matrix = await wholeMatrix(client, flags.status?.toUpperCase());
+        const matrix = await wholeMatrix(client, {
+          status: flags.status?.toUpperCase(),
+          template_id: flags.template,
+        });
         const { summary } = matrix;
         if (flags.json === true) {
           return context.io.out(json(flags.summary === true ? { summary } : matrix));

@@ -1,5 +1,5 @@
 import type { JobInfo, Overview, TemplateInfo } from "../../domain/index.ts";
-import { html, join, type Html } from "../html.ts";
+import { html, join, nothing, type Html } from "../html.ts";
 import { icon } from "../icons.ts";
 import { countsText, storageText, sum } from "../view-models.ts";
 import { nodeStatus } from "../status.ts";
@@ -47,7 +47,7 @@ export function tiles(overview: Overview): Html {
 const HREFS = { template: "/ui/templates/", job: "/ui/jobs/", node: "/ui/nodes/" } as const;
 
 const attentionHref = ({ kind, subject }: Overview["attention"][number]): string =>
-  kind === "cluster" ? "/ui/cluster" : `${HREFS[kind]}${subject}`;
+  kind === "cluster" || kind === "compat" ? `/ui/${kind}` : `${HREFS[kind]}${subject}`;
 
 /** Id rule: `attention`. What needs an operator: what, since when, why, what is being done. */
 export function attentionList(overview: Overview, now: number): Html {
@@ -64,7 +64,9 @@ export function attentionList(overview: Overview, now: number): Html {
               ${icon("failed")}
               <div>
                 <a href="${attentionHref(entry)}">${entry.subject}</a>
-                <span class="sub">${entry.kind} · ${timeAgo(entry.since, now)}</span>
+                <span class="sub"
+                  >${entry.kind}${entry.since === "" ? nothing : html` · ${timeAgo(entry.since, now)}`}</span
+                >
                 <p>${entry.why}</p>
                 <p class="sub">${entry.next}</p>
               </div>

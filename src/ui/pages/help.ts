@@ -5,7 +5,10 @@ import { LEGEND } from "../status.ts";
 
 const KEYS: readonly (readonly [string, string])[] = [
   ["/", "go to the filter"],
-  ["g then o, t, j, n, h", "overview, templates, jobs, nodes, help"],
+  [
+    "g then o, t, j, n, c, m, s, h",
+    "overview, templates, jobs, nodes, cluster, compat, storage, help",
+  ],
   ["j and k", "next and previous row"],
   ["Enter", "open the row"],
   ["p", "pause and resume live updates"],

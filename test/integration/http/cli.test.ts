@@ -215,6 +215,7 @@ describe("compat", () => {
       templates: unknown[];
     };
     expect(templates).toHaveLength(1);
+    expect((await run("compat matrix --template tpl-2")).out).not.toContain("web");
     expect((await run("compat matrix --summary")).out).toMatch(/^stale_templates: 1\n/);
   });
   it("previews an upgrade by each version that is named", async () => {

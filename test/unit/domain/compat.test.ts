@@ -313,6 +313,7 @@ describe("matrix (spec §5.5)", () => {
     expect(ids({ limit: 2, after: "t2" })).toEqual(["t3 t4", false]);
     expect(ids({ status: "OK", limit: 2 })).toEqual(["t1 t3", true]);
     expect(ids({ status: "MISSING", limit: 2 })).toEqual(["t2", false]);
+    expect(ids({ template_id: "t3", limit: 2 })).toEqual(["t3", false]);
   });
   test("nodes of another instance type and outside of the scope are not in the row", () => {
     const other = node("b", { instance_type: "other" });

@@ -232,7 +232,7 @@ describe("what an operator sees", () => {
     });
     expect(resnapshotAttention(view(own, running))).toEqual([]);
     expect(resnapshotAttention(stopped)).toMatchObject([
-      { kind: "template", subject: "t1", since: at(), why: expect.stringContaining("no boot") },
+      { kind: "compat", subject: "t1 on a", since: at(), why: expect.stringContaining("no boot") },
     ]);
   });
 });

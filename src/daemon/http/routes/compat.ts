@@ -1,6 +1,6 @@
 /** Compat: which replicas fit what their nodes would boot now, and what an upgrade would break. */
 import { z } from "@hono/zod-openapi";
-import { COMPAT_STATUSES } from "../../../domain/index.ts";
+import { COMPAT_STATUSES, upgradeOf, upgradeQuerySchema } from "../../../domain/index.ts";
 import { json } from "../answer.ts";
 import { param, route, type Route } from "../route.ts";
 import {
@@ -25,6 +25,7 @@ const matrix = route(
     query: z.strictObject({
       ...pageQuery,
       status: z.enum(COMPAT_STATUSES).optional().describe("only templates that are so overall"),
+      template_id: z.string().max(256).optional().describe("only that one"),
     }),
     answers: {
       200: { description: "one page of templates, and the sums over all", schema: CompatMatrix },
@@ -33,38 +34,16 @@ const matrix = route(
   ({ queries }, _c, { query }) => json(queries.compat(query)),
 );
 
-const version = z.string().trim().min(1, "must not be blank").max(256).optional();
-
 const preview = route(
   {
     method: "get",
     path: "/v1/compat/preview",
     summary: "What would be stale if every node had these versions",
     tag,
-    query: z
-      .strictObject({
-        guest_image: version,
-        agent: version,
-        kernel: version,
-        extra: z
-          .string()
-          .regex(/^[^=,]+=[^=,]+(,[^=,]+=[^=,]+)*$/, "must be NAME=VERSION, separated by commas")
-          .max(1_024)
-          .optional()
-          .describe("what the driver reports besides: qemu_version=10.0,machine=microvm"),
-      })
-      .refine((query) => Object.keys(query).length > 0, "name at least one version"),
+    query: upgradeQuerySchema,
     answers: { 200: { description: "what would change", schema: CompatPreviewView } },
   },
-  ({ queries }, _c, { query }) => {
-    const { guest_image: guestImage, agent, kernel } = query;
-    const extra: Record<string, string> = {};
-    for (const pair of query.extra?.split(",") ?? []) {
-      const [name = "", value = ""] = pair.split("=", 2);
-      extra[name] = value;
-    }
-    return json(queries.compatPreview({ guestImage, agent, kernel, extra }));
-  },
+  ({ queries }, _c, { query }) => json(queries.compatPreview(upgradeOf(query))),
 );
 
 const rescan = route(
