@@ -68,6 +68,8 @@ export interface Facts {
     id: string,
     change: (current: FactValues[K]) => FactValues[K] | undefined,
   ): Promise<boolean>;
+  /** Says what is true of it now, above a version that others hold. */
+  restate(heard: Pick<Entry, "kind" | "id" | "version">): Promise<void>;
 }
 
 /** The kind and its value belong together at every call site; the union type cannot say so. */
@@ -101,12 +103,15 @@ export const ledRecords = (records: Records, lease: Lease): Records => ({
 
 /**
  * A fact's first version is the time of its first writing: a node whose catalog was lost writes
- * above what its peers still hold of it.
+ * above what its peers still hold of it. The same goes for the first version of each life: what was
+ * told without a flush may be known to others, and not to the node after its host's crash.
  */
 export function createFacts(catalog: Catalog, clock: Clock, nodeId: string): Facts {
   const inOrder = new KeyedQueue();
+  const time = () => Math.max(0, Math.floor(clock.now()));
+  const startedAt = time();
   const versionAfter = (current: { readonly version: number } | undefined) =>
-    (current?.version ?? Math.max(0, Math.floor(clock.now()))) + 1;
+    (current === undefined ? time() : Math.max(current.version, startedAt)) + 1;
   return {
     nodeId,
     get: (kind, id) => catalog.get(nodeId, kind, id)?.value,
@@ -126,6 +131,12 @@ export function createFacts(catalog: Catalog, clock: Clock, nodeId: string): Fac
         if (value === undefined) return false;
         await catalog.merge([entryOf(nodeId, kind, id, versionAfter(current), value)]);
         return true;
+      }),
+    restate: ({ kind, id, version }) =>
+      inOrder.run(`${kind}/${id}`, async () => {
+        const current = catalog.get(nodeId, kind, id);
+        if ((current?.version ?? 0) > version) return;
+        await catalog.merge([entryOf(nodeId, kind, id, version + 1, current?.value)]);
       }),
   };
 }

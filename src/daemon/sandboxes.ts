@@ -238,10 +238,13 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
   return {
     list: () => [...known.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)),
     usedTemplates: () => refs.usedSnapshots(),
-    // One that does not say may run on any.
+    // One that does not say may run on any; one on a snapshot needs nothing of its template's.
     runsOn: (templateId, generation) =>
       [...known.values()].some(
-        (info) => info.template_id === templateId && (info.generation ?? generation) === generation,
+        (info) =>
+          info.template_id === templateId &&
+          info.snapshot_id === undefined &&
+          (info.generation ?? generation) === generation,
       ),
     async run({ request, templateId, effective, snapshot, generation, signal }) {
       const sandboxId = request.sandbox_id ?? newSandboxId(parts.random);

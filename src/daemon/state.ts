@@ -118,6 +118,9 @@ export function createState(parts: DaemonParts, ground: Ground, opened: Closers)
     ...(compress === undefined ? {} : { compress }),
     presharedKey: () => membership.presharedKey(),
     uploadLimitBps: config.upload_limit * 1024 * 1024,
+    onForgotten: (entry) => {
+      facts.restate(entry).catch((err: unknown) => log.warn("a fact is not told again", { err }));
+    },
     publishHolding: (artifactId, holding) => facts.put("holding", artifactId, holding),
   });
   opened.push(() => cluster.stop());

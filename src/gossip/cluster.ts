@@ -4,7 +4,7 @@
  * it is its own quorum, and everything is decided on the spot.
  */
 import { createHash } from "node:crypto";
-import type { AppError, Catalog, Clock, Holding, Log, Random } from "../domain/index.ts";
+import type { AppError, Catalog, Clock, Entry, Holding, Log, Random } from "../domain/index.ts";
 import { createAdmission, type Admission } from "./admission.ts";
 import { createChores } from "./chores.ts";
 import { createLeadership } from "./leaders.ts";
@@ -40,6 +40,8 @@ export interface ClusterOptions {
   readonly presharedKey: () => string;
   /** Bytes a second that are sent of artifacts; 0: no limit. */
   readonly uploadLimitBps: number;
+  /** An own fact that others hold in a later version: it is written above that. */
+  readonly onForgotten: (heard: Pick<Entry, "kind" | "id" | "version">) => void;
   readonly publishHolding: (artifactId: string, holding: Holding | undefined) => Promise<void>;
 }
 
@@ -75,7 +77,8 @@ export function createCluster(options: ClusterOptions): Cluster {
     liveness,
     termMs: options.sessionTermMs,
   });
-  const replication = createReplication({ ...parts, registers, liveness });
+  const { onForgotten } = options;
+  const replication = createReplication({ ...parts, registers, liveness, onForgotten });
   const admission = createAdmission({
     ...parts,
     registers,

@@ -298,13 +298,14 @@ export function createArtifacts(parts: ArtifactParts): Artifacts {
     try {
       const shared = await shareBytes(claimed);
       const artifact = shared ?? (await buildBytes(claimed, image, request, bake, hooks));
+      // The bytes are here, whatever is known of the record: it may be READY without our hearing.
+      await hold(artifact);
       await records.update("artifact", id, (current) => {
         if (isSame(current?.builder, hooks.builder)) return artifact;
         // Another took over while this node was cut off; equal bytes do no harm.
         if (current?.status === "READY") return undefined;
         throw new AppError("fenced", `artifact ${id} is built by another leader now`);
       });
-      await hold(artifact);
       hooks.onLog(
         shared === undefined
           ? `artifact ${id} built: ${artifact.entries} entries, ${artifact.digest}`

@@ -213,6 +213,7 @@ function seeReplicas(steps: JobSteps, template: TemplateRecord, job: JobRecord):
 
 /**
  * Follows the replicas' facts until each is READY or FAILED for its generation.
+ * @throws AppError template_not_found, job_not_active; the signal's reason
  * @returns false when no node that is up holds the artifact any more, so that nobody can get it
  */
 export async function awaitReplicas(
@@ -242,11 +243,12 @@ export async function awaitReplicas(
       progress.replicas(ended, targets.length);
       if (delivered >= targets.length) {
         const at = records.get("job", job.job_id)?.phase;
-        if (at === "DISTRIBUTING" || at === "GENERATING_JSON") {
-          await steps.enter(job.job_id, "CREATING_TEMPLATE");
+        if (at !== "SNAPSHOTTING" && at !== "REGISTERING") {
+          // Also when its record is gone: entering says so, where going round would never end.
+          const next = at === "CREATING_TEMPLATE" ? "SNAPSHOTTING" : "CREATING_TEMPLATE";
+          await steps.enter(job.job_id, next);
+          continue;
         }
-        if (at === "CREATING_TEMPLATE") await steps.enter(job.job_id, "SNAPSHOTTING");
-        if (at !== "SNAPSHOTTING" && at !== "REGISTERING") continue;
       }
       if (ended >= targets.length) return true;
       if (!artifacts.isAvailable(records.get("artifact", template.artifact_id ?? ""))) {

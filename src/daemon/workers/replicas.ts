@@ -261,14 +261,18 @@ export class ReplicasWorker {
     const generation =
       template === undefined ? 0 : wantedGeneration(template, this.#parts.facts.nodeId);
     const work = plan === "make" ? this.#make(templateId, abort.signal) : this.#remove(templateId);
-    const done = work
-      .catch((error: unknown) => {
-        this.#parts.log.warn("replica work failed", { template_id: templateId, err: error });
-      })
-      .finally(() => {
+    const done = work.then(
+      () => {
         this.#working.delete(templateId);
         if (plan === "make") this.#consider(templateId);
-      });
+      },
+      (error: unknown) => {
+        this.#working.delete(templateId);
+        this.#parts.log.warn("replica work failed", { template_id: templateId, err: error });
+        // Not at once: what cannot be written down now can't be in a moment either.
+        this.#retryLater(templateId);
+      },
+    );
     this.#working.set(templateId, { abort, generation, done });
   }
 

@@ -234,8 +234,12 @@ export class Feed {
   #wants([owner, kind, id, version]: WireHeader): boolean {
     const { catalog, members } = this.#parts;
     if (!isHeld(kind)) return false;
-    if (!isRecordKind(kind) && (owner === members.self || !members.has(owner))) return false;
-    return supersedes({ version }, catalog.get(owner, kind, id));
+    if (!isRecordKind(kind) && owner !== members.self && !members.has(owner)) return false;
+    const isNewer = supersedes({ version }, catalog.get(owner, kind, id));
+    if (owner !== members.self) return isNewer;
+    // Nobody tells this node what is true of it.
+    if (isNewer) this.#intake.forgotten({ kind, id, version });
+    return false;
   }
 
   /** Where this catalog and the peer's headers differ, both ways; live entries only. */

@@ -11,11 +11,11 @@ import type {
 } from "../ports.ts";
 import { Eager } from "./eager.ts";
 import { Feed, assertPeer } from "./feed.ts";
-import { Intake } from "./intake.ts";
+import { Intake, type IntakeParts } from "./intake.ts";
 import { batchSchema, decode } from "./messages.ts";
 import { Purge, type PurgeParts } from "./purge.ts";
 
-export type ReplicationParts = PurgeParts & { readonly liveness: Liveness };
+export type ReplicationParts = PurgeParts & IntakeParts & { readonly liveness: Liveness };
 
 /** Between two comparisons with a peer chosen by chance; with its jitter of a quarter below 5 s. */
 const ROUND_MS = 3_500;

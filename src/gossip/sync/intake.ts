@@ -9,16 +9,30 @@ import { fromWire, type WireEntry } from "./messages.ts";
 /** A peer that sends what is wrong is named in the log this often. */
 const COMPLAIN_MS = 60_000;
 
+/** An own fact is written above what others hold of it this often. */
+const RESTATE_MS = 5_000;
+
+type Heard = Pick<Entry, "kind" | "id" | "version">;
+
+export interface IntakeParts extends Parts {
+  /**
+   * Told of an own fact that others hold in a later version than this node: it was spread before
+   * it was flushed, and lost with the host. The owner writes what is true above it.
+   */
+  readonly onForgotten?: (heard: Heard) => void;
+}
+
 export type Refusal = "schema" | "owner" | "unknown" | "self" | "stranger";
 
 export class Intake {
-  readonly #parts: Parts;
+  readonly #parts: IntakeParts;
   readonly #counts = new Counts();
   readonly #complained = new Map<string, number>();
+  readonly #restated = new Map<string, number>();
   /** Entries on their way into the catalog: they must not be spread as this node's own. */
   readonly #arriving = new Set<string>();
 
-  constructor(parts: Parts) {
+  constructor(parts: IntakeParts) {
     this.#parts = parts;
   }
 
@@ -80,10 +94,23 @@ export class Intake {
     if (entry.owner === CLUSTER) return "owner";
     if (signer !== undefined && signer !== entry.owner) return "owner";
     if (entry.owner === members.self) {
-      const held = heldBy(catalog, entry);
-      return supersedes(entry, held) ? "self" : undefined;
+      if (!supersedes(entry, heldBy(catalog, entry))) return undefined;
+      this.forgotten(entry);
+      return "self";
     }
     return members.has(entry.owner) ? undefined : "stranger";
+  }
+
+  /** Others hold an own fact in a later version than this node. */
+  forgotten(heard: Heard): void {
+    const nowMs = this.#parts.clock.monotonic();
+    for (const [key, atMs] of this.#restated) {
+      if (nowMs - atMs >= RESTATE_MS) this.#restated.delete(key);
+    }
+    const key = `${heard.kind}\0${heard.id}`;
+    if (this.#restated.has(key)) return;
+    this.#restated.set(key, nowMs);
+    this.#parts.onForgotten?.(heard);
   }
 
   #complain(refusal: Refusal, { o, k, i }: WireEntry, from: string): void {
@@ -96,7 +123,7 @@ export class Intake {
     if (nowMs - (this.#complained.get(key) ?? -Infinity) < COMPLAIN_MS) return;
     this.#complained.set(key, nowMs);
     const fields = { from, entry: `${k}/${i}`, owner: o, reason: refusal };
-    if (refusal === "self") log.error("another node writes this node's facts", fields);
+    if (refusal === "self") log.warn("others hold a fact of this node that it does not", fields);
     else log.warn("an entry of a peer was refused", fields);
   }
 }

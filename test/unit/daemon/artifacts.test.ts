@@ -3,10 +3,12 @@ import { isHeldByPeer } from "../../../src/daemon/build/builder.ts";
 import { createArtifacts, type Artifacts } from "../../../src/daemon/build/artifacts.ts";
 import { KeyedQueue, createFacts, createRecords } from "../../../src/daemon/records.ts";
 import {
+  AppError,
   CLUSTER,
   type ArtifactRecord,
   type ArtifactStore,
   type RootfsBuilder,
+  type RootfsBuildResult,
 } from "../../../src/domain/index.ts";
 import { openCatalog, type OpenedCatalog } from "../../../src/storage/index.ts";
 import { imageOf } from "../../support/resolved-image.ts";
@@ -31,10 +33,16 @@ let lasts: boolean;
 let asked: number;
 let builds: number;
 
+/** What a build comes to; absent: it fails. */
+let built: RootfsBuildResult | undefined;
+/** Called ahead of each change of the record. */
+let between: (next: ArtifactRecord | null | undefined) => void;
+
 const builder: RootfsBuilder = {
-  build() {
+  async build() {
     builds++;
-    throw new Error("built here");
+    if (built === undefined) throw new Error("built here");
+    return built;
   },
 };
 
@@ -43,6 +51,8 @@ beforeEach(async () => {
   lasts = true;
   asked = 0;
   builds = 0;
+  built = undefined;
+  between = () => undefined;
   const log = recordedLog();
   catalog = await openCatalog({
     dir: "unused",
@@ -50,17 +60,22 @@ beforeEach(async () => {
     clock: realClock,
     openDatabase: async () => memoryDatabase(),
   });
-  const update = (_kind: string, id: string, change: Change) => {
+  const update = async (_kind: string, id: string, change: Change) => {
     const next = change(chosen);
+    between(next);
     if (next !== undefined) chosen = next ?? undefined;
-    return Promise.resolve({ owner: CLUSTER, kind: "artifact", id, version: 1, value: chosen });
+    return { owner: CLUSTER, kind: "artifact", id, version: 1, value: chosen };
   };
   const clock = { ...manualClock(Date.parse(AT)), sleep: turn };
   artifacts = createArtifacts({
     catalog,
     records: createRecords(catalog, { update } as never),
     facts: createFacts(catalog, clock, "here"),
-    store: { find: () => undefined, scratchPath: () => "/nonexistent" } as unknown as ArtifactStore,
+    store: {
+      find: () => undefined,
+      scratchPath: () => "/nonexistent",
+      publish: () => Promise.resolve({}),
+    } as unknown as ArtifactStore,
     folders: { remove: () => Promise.resolve() },
     builder,
     clock,
@@ -126,6 +141,20 @@ it("builds itself what is left of a leadership that has ended, as a quorum knows
   lasts = false;
   await expect(ensure()).rejects.toThrow("built here");
   expect(chosen).toMatchObject({ status: "FAILED", builder: HERE });
+});
+
+it("says that it holds what it has built, also when it does not hear that the record is READY", async () => {
+  built = {
+    ...{ digest: "sha256:01", sizeBytes: 1, dataBytes: 1, entries: 1, timings: {} },
+    manifest: { sizeBytes: 1, chunkSizeBytes: 65_536, hashes: new Uint8Array(32) },
+    bake: { ca_baked: false, ca_seeded: false, ca_targets_written: 0, envd_installed: false },
+  };
+  between = (next) => {
+    if (next?.status === "READY") throw new AppError("no_quorum", "no answer in time");
+  };
+  await expect(ensure()).rejects.toMatchObject({ code: "no_quorum" });
+  const held = catalog.get("here", "holding", spec().artifactId)?.value;
+  expect(held).toMatchObject({ digest: "sha256:01", complete: true });
 });
 
 it("counts on the maker's copy until the maker is heard of, and a minute at most", async () => {
