@@ -29,6 +29,7 @@ import type { Deletions } from "./deletions.ts";
 import type { CancelJob } from "./job-cancel.ts";
 import type { JobLog } from "./job-log.ts";
 import type { Records } from "./records.ts";
+import type { Retention } from "./retention.ts";
 import { submitRedo } from "./redo.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 import type { RuntimeRefs } from "./runtime-refs.ts";
@@ -66,6 +67,7 @@ export interface CommandParts {
   readonly collection: Pick<Collection, "collect">;
   readonly compat: Pick<Compat, "rescan" | "adopt">;
   readonly resnapshot: Pick<ResnapshotWorker, "resume">;
+  readonly retention: Pick<Retention, "apply">;
   readonly store: ArtifactStore;
   readonly builds: BuildsWorker;
   readonly replicas: ReplicasWorker;
@@ -251,6 +253,7 @@ export function createCommands(parts: CommandParts): Commands {
     deleteSnapshot: (id, request, context) => parts.snapshots.remove(id, request, context),
     deleteSandbox: (id) => sandboxes.remove(id),
     collectGarbage: (options) => parts.collection.collect(options),
+    applyRetention: (options, { actor }) => parts.retention.apply({ ...options, actor }),
     rescanCompat: (request) => parts.compat.rescan(request),
     adoptCompatBaseline: (id) => parts.compat.adopt(queries.template(id).template_id),
     resumeResnapshot: () => parts.resnapshot.resume(),

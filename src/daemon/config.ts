@@ -8,7 +8,7 @@ import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
 import { AppError, LIMITS, isSafeId, type StorageThresholds } from "../domain/index.ts";
 
-const DURATION = /^(\d+)(ms|s|m|h)$/;
+export const DURATION = /^(\d+)(ms|s|m|h)$/;
 const THRESHOLDS = /^\d{1,3}(,\d{1,3}){2}$/;
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
 
@@ -32,7 +32,8 @@ function isAscending(text: string): boolean {
   return 0 < a && a <= b && b <= c && c <= 100;
 }
 
-function durationMs(text: string): number {
+/** Milliseconds of a text that matches `DURATION`. */
+export function durationMs(text: string): number {
   const [, amount, unit] = DURATION.exec(text) ?? [];
   return Number(amount) * (UNIT_MS[unit ?? ""] ?? 1);
 }
@@ -155,6 +156,14 @@ export const configSchema = z.strictObject({
     .refine(isAscending, "must be three percentages, ascending, at most 100")
     .default("70,85,95")
     .describe("percent of the disk in use from which on it warns, takes no snapshots, no data"),
+  retention_keep_last: count(0, 1_000)
+    .default(0)
+    .describe("newest templates of a name or image that stay, on every node the same; 0: all"),
+  retention_unused_ttl: z
+    .string()
+    .regex(DURATION, "must be a duration as 0s, 15m or 720h")
+    .default("0s")
+    .describe("templates that nobody used for so long go: 0s (never), 720h"),
   resnapshot_interval: z
     .string()
     .regex(DURATION, "must be a duration as 0s, 15m or 2h")
@@ -176,6 +185,7 @@ export type Config = z.output<typeof configSchema> & {
   readonly artifact_grace_ms: number;
   readonly orphan_grace_ms: number;
   readonly resnapshot_interval_ms: number;
+  readonly retention_unused_ttl_ms: number;
 };
 type Source = "flag" | "environment" | "file" | "default";
 
@@ -294,6 +304,7 @@ export function loadConfig(input: {
   const artifact_grace_ms = durationMs(parsed.data.artifact_grace);
   const orphan_grace_ms = durationMs(parsed.data.orphan_grace);
   const resnapshot_interval_ms = durationMs(parsed.data.resnapshot_interval);
+  const retention_unused_ttl_ms = durationMs(parsed.data.retention_unused_ttl);
   const storage_limits = thresholdsOf(parsed.data.storage_thresholds);
   // QEMU works in folders of its own, from where a relative path would lead elsewhere.
   const data_dir = resolve(parsed.data.data_dir);
@@ -307,6 +318,7 @@ export function loadConfig(input: {
       artifact_grace_ms,
       orphan_grace_ms,
       resnapshot_interval_ms,
+      retention_unused_ttl_ms,
       storage_limits,
     },
     sources,

@@ -52,6 +52,8 @@ export interface RemoveOptions {
   /** Cancels what still makes it; who uses it is honoured all the same. */
   readonly force: boolean;
   readonly actor: string;
+  /** Asked again where it is claimed; throws what keeps it. */
+  readonly mayGo?: (current: TemplateRecord) => void;
 }
 
 export interface Deletions {
@@ -188,11 +190,11 @@ class ClusterDeletions implements Deletions {
         const after = records.get("job", jobId);
         if (after !== undefined && isActiveJob(after)) throw beingMade(templateId, jobId);
       }
-      const claimed = await records.update("template", templateId, (current) =>
-        current !== undefined && (current.job_id ?? "") === jobId
-          ? claimDeletion(current, claim, (deletion) => this.#isAtWork(deletion))
-          : undefined,
-      );
+      const claimed = await records.update("template", templateId, (current) => {
+        if (current === undefined || (current.job_id ?? "") !== jobId) return undefined;
+        if (current.deletion?.id !== claim.id) options.mayGo?.(current);
+        return claimDeletion(current, claim, (deletion) => this.#isAtWork(deletion));
+      });
       if (claimed === undefined || claimed.deletion?.id === claim.id) return claimed;
     }
   }

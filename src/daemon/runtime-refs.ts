@@ -87,6 +87,8 @@ class NodeRefs implements RuntimeRefs {
   readonly #generations = new Map<string, number>();
   /** Snapshot id → version of the record that fenced it; Infinity: until it is lifted. */
   readonly #fences = new Map<string, number>();
+  /** Snapshot id → when a ref of it was last taken or released, since the start. */
+  readonly #lastUsed = new Map<string, string>();
   /** Released ones that are kept to be looked at, oldest first. */
   #released: number[] = [];
   #lastId = 0;
@@ -108,8 +110,11 @@ class NodeRefs implements RuntimeRefs {
       this.#fences.set(key.slice(FENCE.length), typeof row === "number" ? row : Infinity);
     }
     for (const id of this.#fences.keys()) this.#dropIfOver(id);
-    catalog.subscribe(({ kind, id }) => {
-      if (kind === "template" && this.#fences.has(id)) this.#dropIfOver(id);
+    catalog.subscribe(({ kind, id, value }) => {
+      if (kind !== "template") return;
+      if (this.#fences.has(id)) this.#dropIfOver(id);
+      // When it was last used is of no use any more.
+      if (value === undefined && facts.get("refs", id) !== undefined) this.#tell(id);
     });
     // What was told before a crash may differ from what is on the disk.
     const told = [...catalog.list("refs", { owner: facts.nodeId })].map(({ id }) => id);
@@ -263,7 +268,10 @@ class NodeRefs implements RuntimeRefs {
       this.#sawGeneration(row);
       if (row.status !== "ACTIVE") this.#unindex(row);
     }
-    for (const id of new Set(rows.map((row) => row.snapshot_id))) this.#tell(id);
+    for (const id of new Set(rows.map((row) => row.snapshot_id))) {
+      this.#lastUsed.set(id, this.#now());
+      this.#tell(id);
+    }
   }
 
   /** Rows of released refs that go because there are newer ones. */
@@ -296,16 +304,20 @@ class NodeRefs implements RuntimeRefs {
 
   /** What other nodes must know before they let it go. No start waits for it: see `fence`. */
   #tell(snapshotId: string): void {
-    const { facts, log } = this.#parts;
+    const { facts, log, records } = this.#parts;
     const refs = this.active({ snapshotId });
+    const isGone = refs.length === 0 && records.get("template", snapshotId) === undefined;
+    if (isGone) this.#lastUsed.delete(snapshotId);
+    const told = facts.get("refs", snapshotId)?.last_used_at;
     const sandboxes = [...new Set(refs.map((ref) => ref.sandbox_id))].sort();
     const value = {
       template_id: snapshotId,
       count: refs.length,
       sandboxes: sandboxes.slice(0, SANDBOXES_TOLD),
+      last_used_at: this.#lastUsed.get(snapshotId) ?? told ?? this.#now(),
     };
     facts
-      .put("refs", snapshotId, refs.length === 0 ? undefined : value, { sync: false })
+      .put("refs", snapshotId, isGone ? undefined : value, { sync: false })
       .catch((error: unknown) => log.warn("refs are not told", { reason: errorText(error) }));
   }
 }

@@ -17,10 +17,11 @@ import { createCollection } from "./collection.ts";
 import { createCommands, trimJobs } from "./commands.ts";
 import { createCompat } from "./compat.ts";
 import { coverageOf } from "./coverage.ts";
-import { createDeletions } from "./deletions.ts";
+import { createDeletions, type Deletions } from "./deletions.ts";
 import { createCancelJob } from "./job-cancel.ts";
 import type { DaemonParts } from "./parts.ts";
 import { createQueries } from "./queries.ts";
+import { createRetention } from "./retention.ts";
 import { isolatesGuests } from "./secrets.ts";
 import { createSnapshots } from "./snapshots.ts";
 import type { Closers, State } from "./state.ts";
@@ -37,6 +38,7 @@ const CLUSTER_EVENT_MS = 1_000;
 const REPUBLISH_MS = 300;
 /** A deletion whose node has died is carried on within this time. */
 const DELETIONS_MS = 5_000;
+const RETENTION_MS = 60_000;
 /** The core's own heartbeat: the node's fact goes through the catalog's writer. */
 const ROUND_MS = 15_000;
 
@@ -72,6 +74,10 @@ export function createCore(
     cpuCount: host.cpuCount,
     memoryBytes: host.memoryBytes,
     resnapshotIntervalMs: config.resnapshot_interval_ms,
+    retention: {
+      keep_last: config.retention_keep_last,
+      unused_ttl_ms: config.retention_unused_ttl_ms,
+    },
     isFilled: () => isFilled(state),
   });
   const services = createServices(parts, state, runtime, work, { ...host, publishNode });
@@ -99,6 +105,7 @@ export function createCore(
         every(parts, ROUND_MS, round),
         every(parts, 5_000, () => runtime.sandboxes.refresh()),
         every(parts, DELETIONS_MS, () => services.deletions.resume()),
+        every(parts, RETENTION_MS, () => services.retention.pass()),
         every(parts, 30_000, reconcile),
         every(parts, 60_000, () => trimJobs(state.records, state.jobLog)),
       ];
@@ -149,6 +156,15 @@ const createResnapshot = ({ clock, log }: DaemonParts, state: State, commands: (
         { request_id, redo_mode: "NODES", distribution_scope: [nodeId], memory_only: true },
         { requestId: request_id, actor: "resnapshot" },
       ),
+  });
+
+const retentionOf = ({ clock, log }: DaemonParts, state: State, deletions: Deletions) =>
+  createRetention({
+    ...state,
+    deletions,
+    isInTouch: () => isInTouch(state),
+    clock,
+    log: log.child({ module: "retention" }),
   });
 
 /** The read side and the write side, over everything that was opened. */
@@ -207,11 +223,13 @@ function createServices(
     random,
     log: log.child({ module: "deletions" }),
   });
+  const retention = retentionOf(parts, state, deletions);
   const snapshots = createSnapshots({ ...state, ...runtime, deletions, clock, random });
   const commands = createCommands({
     ...state,
     ...runtime,
     snapshots,
+    retention,
     cluster: clusterCommands,
     bundles: createBundles(parts, state, runtime, { files }, queries),
     deletions,
@@ -229,7 +247,7 @@ function createServices(
     isDraining: lifecycle.isDraining,
     onResolveStage: (stage, milliseconds) => metrics.resolveStage(stage, milliseconds),
   });
-  return { queries, commands, connect, deletions, resnapshot };
+  return { queries, commands, connect, deletions, resnapshot, retention };
 }
 
 /** The reconcilers, and what wakes them. Answers what the slow timer calls. */

@@ -97,6 +97,8 @@ export const refsSchema = z.looseObject({
   count,
   /** The first few. */
   sandboxes: z.array(shortText).max(5),
+  /** When the last of them was taken or released there. */
+  last_used_at: rfc3339.optional(),
 });
 export type RefsFact = z.infer<typeof refsSchema>;
 

@@ -29,6 +29,7 @@ export * from "./redo.ts";
 export * from "./removal.ts";
 export * from "./render.ts";
 export * from "./rendezvous.ts";
+export * from "./retention.ts";
 export * from "./replica.ts";
 export * from "./resnapshot.ts";
 export * from "./resolve.ts";

@@ -386,6 +386,8 @@ export const nodeFactSchema = z.looseObject({
   cpu_count: z.number().int().positive(),
   memory_bytes: z.number().nonnegative(),
   storage: storageSchema,
+  /** What it is configured with; absent: nothing. */
+  retention: z.object({ keep_last: z.number(), unused_ttl_ms: z.number() }).optional(),
 });
 export type NodeFact = z.infer<typeof nodeFactSchema>;
 

@@ -20,6 +20,7 @@ import type { BundleManifest, Imported, ImportRequest } from "./bundle.ts";
 import type { RedoPreview, RedoRequest } from "./redo.ts";
 import type { LabelTemplateRequest } from "./labels.ts";
 import type { RenderedRequest } from "./render.ts";
+import type { RetentionPolicy, RetentionReport } from "./retention.ts";
 import type { PromoteTagRequest, RollbackTagRequest, TagRecord } from "./tag.ts";
 import type {
   CreateSnapshotRequest,
@@ -312,6 +313,15 @@ export interface Commands {
   ): Promise<Imported>;
   /** What is due goes now; `dryRun` only says what would. A step that fails is in the report. */
   collectGarbage(options: { dryRun: boolean }, context: CallContext): Promise<GcReport>;
+  /**
+   * Deletes the templates that retention names, with all guards of a deletion; `dryRun` only says
+   * which. One that cannot be deleted is in the report.
+   * @param options.policy instead of what the nodes are configured with
+   */
+  applyRetention(
+    options: { dryRun: boolean; policy?: Partial<RetentionPolicy> },
+    context: CallContext,
+  ): Promise<RetentionReport>;
   /** @throws AppError artifact_not_found, wrong_status, no_quorum */
   undeleteArtifact(id: string, context: CallContext): Promise<ArtifactInfo>;
   /**

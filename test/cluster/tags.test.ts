@@ -65,6 +65,7 @@ it(
   async () => {
     const [first = "", second = ""] = templates;
     const third = await build(2, {});
+    templates.push(third);
     const made = await cluster.node(0).ask("PUT", "/v1/tags/prod", { template_id: first });
     expect(made.body).toMatchObject({ name: "prod", template_id: first });
     await cluster.inSync();
@@ -101,5 +102,37 @@ it(
     // Its name has pointed at another one, too.
     const { body } = await cluster.node(0).ask("POST", "/v1/resolve", { template_id: "web" });
     expect(body).toMatchObject({ code: "template_not_found", tag: "web", template_id: first });
+  },
+);
+
+it(
+  "retention deletes what nobody uses on all nodes, and nothing that a tag points at",
+  { timeout: LONG_MS },
+  async () => {
+    // What is configured on no node is only done when it is asked for.
+    const off = await cluster.node(0).cli(["retention"]);
+    expect(off.stdout).toContain("no policy holds");
+    await cluster.node(1).cli(["tag", "delete", "web"]);
+    await cluster.inSync();
+    const { template_id: kept } = await cluster.node(0).get("/v1/tags/prod");
+    const [gone] = templates.slice(1).filter((id) => id !== kept);
+    const ask = ["retention", "--unused-ttl", "1ms", "--json"];
+    const dry = JSON.parse((await cluster.node(2).cli([...ask, "--dry-run"])).stdout) as Row;
+    const items = (dry["items"] as Row[]).map((one) => [one["template_id"], one["kept_by"]]);
+    expect(new Map(items as [string, string][])).toEqual(
+      new Map([
+        [String(gone), ""],
+        [String(kept), "tag prod"],
+      ]),
+    );
+    const done = JSON.parse((await cluster.node(2).cli(ask)).stdout) as Row;
+    expect(done["items"]).toContainEqual(
+      expect.objectContaining({ template_id: gone, deleted: true, reason: "unused" }),
+    );
+    await cluster.inSync();
+    for (const index of [0, 1, 2]) {
+      const list = (await cluster.node(index).get("/v1/templates"))["items"] as Row[];
+      expect(list.map((one) => one["template_id"])).toEqual([kept]);
+    }
   },
 );

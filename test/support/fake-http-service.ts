@@ -30,6 +30,7 @@ import {
   type RedoRequest,
   type ReplicaStatus,
   type ResnapshotView,
+  type RetentionReport,
   type RuntimeRef,
   type SandboxInfo,
   type StorageList,
@@ -293,6 +294,20 @@ const aResnapshot = (): ResnapshotView => ({
   failed: 1,
 });
 
+export const aRetentionReport = (over: Partial<RetentionReport> = {}): RetentionReport => {
+  const item = { status: "READY", line: "web", created_at: AT, last_used_at: "", deleted: false };
+  return {
+    dry_run: true,
+    in_touch: true,
+    policy: { keep_last: 2, unused_ttl_ms: 0 },
+    items: [
+      { ...item, template_id: "tpl-old", reason: "superseded", kept_by: "" },
+      { ...item, template_id: "tpl-kept", reason: "unused", kept_by: "tag prod" },
+    ],
+    ...over,
+  };
+};
+
 const compatInput = (templates: readonly TemplateInfo[]): CompatInput => ({
   templates: templates.map((one) => ({ ...one, status: "READY", generation: 0, request: {} })),
   nodes: [aNode()],
@@ -552,6 +567,10 @@ function commandsOf(
       enter("deleteSandbox", id, context);
       const at = service.sandboxes.indexOf(service.queries.sandbox(id));
       service.sandboxes.splice(at, 1);
+    },
+    async applyRetention({ dryRun, policy }, context) {
+      enter("applyRetention", { dryRun, policy }, context);
+      return aRetentionReport({ dry_run: dryRun });
     },
     async collectGarbage({ dryRun }, context) {
       enter("collectGarbage", { dryRun }, context);

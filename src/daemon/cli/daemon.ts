@@ -53,6 +53,8 @@ const FLAGS: readonly [flags: string, description: string][] = [
   ["--job-deadline <duration>", "a job that runs longer fails (default 1h)"],
   ["--artifact-grace <duration>", "artifacts without a reference go after this (default 1h)"],
   ["--orphan-grace <duration>", "files that nothing knows go after this (default 1h)"],
+  ["--retention-keep-last <count>", "newest templates of a name that stay (default all)"],
+  ["--retention-unused-ttl <duration>", "templates unused for so long go (default never)"],
   ["--resnapshot-interval <duration>", "pause between stale replicas made again (default never)"],
   ["--storage-thresholds <percents>", "warn, reject, delete_only begin at (default 70,85,95)"],
   ["--concurrent-builds <count>", "builds at once"],

@@ -12,6 +12,7 @@ import type { CliIo } from "./io.ts";
 import { registerJob } from "./job.ts";
 import { registerNode } from "./node.ts";
 import { registerResolve } from "./resolve.ts";
+import { registerRetention } from "./retention.ts";
 import { registerSandbox } from "./sandbox.ts";
 import { registerSnapshot } from "./snapshot.ts";
 import { plain } from "./table.ts";
@@ -94,6 +95,7 @@ function createProgram(io: CliIo, options: CliOptions): Command {
   registerCluster(program, context);
   registerStorage(program, context);
   registerGc(program, context);
+  registerRetention(program, context);
   registerCompat(program, context);
   registerDoctor(program, context);
   registerResolve(program, context);

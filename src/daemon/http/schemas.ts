@@ -31,6 +31,7 @@ import {
   rescanCompatSchema,
   resnapshotViewSchema,
   resolveResultSchema,
+  retentionReportSchema,
   createSnapshotSchema,
   lineageSchema,
   rollbackSchema,
@@ -84,6 +85,7 @@ export const Join = named("JoinRequest", joinSchema);
 export const ArtifactWhyView = named("ArtifactWhy", artifactWhySchema);
 export const TemplateWhyView = named("TemplateWhy", templateWhySchema);
 export const GcReportView = named("GcReport", gcReportSchema);
+export const RetentionReportView = named("RetentionReport", retentionReportSchema);
 export const CompatMatrix = named("CompatMatrix", compatMatrixSchema);
 export const CompatPreviewView = named("CompatPreview", compatPreviewSchema);
 export const RescanCompat = named("RescanCompatRequest", rescanCompatSchema);

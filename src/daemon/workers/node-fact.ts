@@ -2,10 +2,12 @@
  * This node's own fact: address, versions, capacity, disk. Published at start and when it changes.
  */
 import {
+  isRetentionOff,
   sortKeys,
   type Clock,
   type Log,
   type NodeFact,
+  type RetentionPolicy,
   type RuntimeDriver,
 } from "../../domain/index.ts";
 import type { DiskMeter } from "../disk/meter.ts";
@@ -28,6 +30,7 @@ export interface NodeFactParts {
   readonly memoryBytes: number;
   /** How long to pause between stale replicas that are made again; 0: they are left alone. */
   readonly resnapshotIntervalMs: number;
+  readonly retention: RetentionPolicy;
   /** True when every template that this node is to hold is READY here. */
   readonly isFilled: () => boolean;
 }
@@ -78,6 +81,7 @@ export function createNodeFact(parts: NodeFactParts): () => Promise<NodeFact> {
       ...(parts.resnapshotIntervalMs > 0
         ? { resnapshot_interval_ms: parts.resnapshotIntervalMs }
         : {}),
+      ...(isRetentionOff(parts.retention) ? {} : { retention: parts.retention }),
       wire: WIRE,
       // Once filled, a node that lacks one of its templates is not a new one again.
       warm: last?.["warm"] === true || parts.isFilled(),

@@ -16,11 +16,11 @@ const SNAP = "snap-1";
 let catalog: OpenedCatalog;
 let refs: RuntimeRefs;
 let full = false;
+let clock = manualClock();
 
 /** The node starts again over the same disk. */
 async function start(): Promise<RuntimeRefs> {
   const registers = { update: () => Promise.reject(new Error("no record is written here")) };
-  const clock = manualClock();
   return openRuntimeRefs({
     catalog: {
       ...catalog,
@@ -41,6 +41,7 @@ async function start(): Promise<RuntimeRefs> {
 
 beforeEach(async () => {
   full = false;
+  clock = manualClock();
   catalog = await openCatalog({
     dir: "unused",
     log: recordedLog(),
@@ -66,6 +67,25 @@ it("keeps refs over a restart and tells the others how many there are", async ()
   expect(await refs.releaseBySandbox("sb-1", "sandbox destroyed")).toBe(0);
   await waitFor(() => told()?.count === 1);
   await refs.releaseBySandbox("sb-2", "sandbox destroyed");
+  await waitFor(() => told()?.count === 0);
+});
+
+it("tells when it was last used, over a restart too, until it is gone", async () => {
+  clock.time += 60_000;
+  await acquire("sb-1");
+  clock.time += 60_000;
+  await refs.releaseBySandbox("sb-1", "sandbox destroyed");
+  const released = new Date(clock.time).toISOString();
+  await waitFor(() => told()?.count === 0);
+  expect(told()?.last_used_at).toBe(released);
+  clock.time += 60_000;
+  refs = await start();
+  // Whoever uses another one does not touch it.
+  await catalog.merge([templateEntry("snap-2", 1)]);
+  await acquire("sb-2", "snap-2");
+  await waitFor(() => catalog.get("a", "refs", "snap-2")?.value?.count === 1);
+  expect(told()).toMatchObject({ count: 0, last_used_at: released });
+  await catalog.merge([{ owner: CLUSTER, kind: "template", id: SNAP, version: 2 }]);
   await waitFor(() => told() === undefined);
 });
 

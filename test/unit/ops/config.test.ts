@@ -68,6 +68,7 @@ describe("where a value comes from", () => {
       job_deadline_ms: 3_600_000,
       artifact_grace_ms: 3_600_000,
       resnapshot_interval_ms: 0,
+      retention_unused_ttl_ms: 0,
       allowed_hosts: [],
     });
     expect(new Set(Object.values(sources))).toEqual(new Set(["default"]));

@@ -11,6 +11,7 @@ import { jobRoutes } from "./jobs.ts";
 import { nodeRoutes } from "./nodes.ts";
 import { resolveRoute } from "./resolve.ts";
 import { runtimeRefRoutes } from "./runtime-refs.ts";
+import { retentionRoutes } from "./retention.ts";
 import { snapshotRoutes } from "./snapshots.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { storageRoutes } from "./storage.ts";
@@ -24,6 +25,7 @@ export const ROUTES: readonly Route[] = [
   ...artifactRoutes,
   ...bundleRoutes,
   ...gcRoutes,
+  ...retentionRoutes,
   ...compatRoutes,
   resolveRoute,
   ...sandboxRoutes,
