@@ -96,6 +96,19 @@ describe("an upgrade", () => {
     },
   );
 
+  it(
+    "row 97: given a missing agent, then UNKNOWN; given another guest image besides, then STALE",
+    { timeout: LONG_MS },
+    async () => {
+      compat.guest(1).set({ agent_version: "unknown" });
+      await compat.rescan({ node_ids: ["node-1"] });
+      await compat.sees(0, template, "OK UNKNOWN OK");
+      compat.guest(1).set({ guest_image_version: "9.0" });
+      await compat.rescan({ node_ids: ["node-1"] });
+      await compat.sees(0, template, "OK STALE OK");
+    },
+  );
+
   it("row 97: given another kernel, then OK; it is shown", { timeout: LONG_MS }, async () => {
     compat.guest(0).set({ kernel_version: "9.0" });
     await compat.rescan();

@@ -57,7 +57,7 @@ it(
       failed: 1,
     });
     expect(String((stopped["failure"] as Row)["error"])).toContain("guest");
-    // Row 103: what the failed one wrote says nothing of versions, so that the bound ones survive.
+    // What was tried and failed changes nothing of what serves.
     const kept = await compat.sees(0, template, "OK STALE STALE");
     const { guest_image_version } = compat.installed;
     expect(kept.nodes[1]).toMatchObject({ bound_guest_image_version: guest_image_version });

@@ -312,3 +312,37 @@ describe("distribution and resolving", { timeout: LONG_MS }, () => {
     });
   });
 });
+
+describe("what becomes of a replica", { timeout: LONG_MS }, () => {
+  const BOUND = ["guest_image_version", "agent_version", "compat_status", "compat_policy"] as const;
+
+  it("row 103: given one that failed and says nothing of versions, then the stored ones survive", async () => {
+    const { template_id, artifact_id } = await made({ writable_layer_size: "80Mi" });
+    const replica = async () => (await daemon.items(`/v1/templates/${template_id}/replicas`))[0];
+    const before = await replica();
+    expect(before).toMatchObject({ status: "READY", compat_status: "OK" });
+    const { digest } = await daemon.get(`/v1/artifacts/${String(artifact_id)}`);
+    const hash = String(digest).replace("sha256:", "");
+    await daemon.kill();
+    // Neither the replica nor what it could be made of again.
+    for (const name of await daemon.names("templates")) {
+      if (!name.startsWith(template_id)) continue;
+      await rm(join(daemon.dataDir, "templates", name), { recursive: true });
+    }
+    await rm(join(daemon.dataDir, "artifacts/sha256", hash), { recursive: true });
+    await daemon.start();
+    const failed = await waitFor("the replica to fail", async () => {
+      const one = await replica();
+      return one?.["status"] === "FAILED" ? one : undefined;
+    });
+    expect(failed).toMatchObject({ last_error_phase: "DISTRIBUTING", cleanup_required: true });
+    const boundOf = (one: Row | undefined) => BOUND.map((name) => one?.[name]);
+    expect(boundOf(failed)).toEqual(boundOf(before));
+    expect(boundOf(failed)).not.toContain("");
+    // What is not READY is judged as missing all the same.
+    const { templates } = await daemon.get(`/v1/compat?template_id=${template_id}`);
+    expect(templates).toMatchObject([
+      { overall: "MISSING", nodes: [{ compat_status: "MISSING" }] },
+    ]);
+  });
+});
