@@ -5,6 +5,7 @@ import { createAudit, createIdempotencyStore } from "../storage/index.ts";
 import { createUi } from "../ui/index.ts";
 import { createApp } from "./http/app.ts";
 import { listen, type Listening } from "./http/server.ts";
+import { createPageSessions } from "./page-sessions.ts";
 import { readTokens } from "./secrets.ts";
 import type { Closers } from "./state.ts";
 import type { DaemonParts } from "./parts.ts";
@@ -18,9 +19,11 @@ export async function openDoor(
   const { config, log, clock, random, health, metrics, version } = parts;
   const { catalog, queries, commands } = core;
   const closing = new AbortController();
+  const auth = { tokens: await readTokens(config) };
   const ui = createUi({
     queries,
     commands,
+    signIns: createPageSessions({ auth, clock, random }),
     version,
     clock,
     random,
@@ -35,7 +38,7 @@ export async function openDoor(
     health,
     metrics: metrics.registry,
     ui,
-    auth: { tokens: await readTokens(config) },
+    auth,
     log: log.child({ module: "http" }),
     clock,
     random,

@@ -24,6 +24,12 @@ export const LIMITS = {
   idempotencyTtlMs: 24 * 60 * 60_000,
   /** Request bodies. */
   requestBodyBytes: 1024 * 1024,
+  /** A sign-in on the page ends after this at the latest. */
+  pageSessionMs: 12 * 60 * 60_000,
+  /** Sign-ins kept at once, and addresses whose wrong tokens are counted; the oldest go. */
+  pageSessions: 1_000,
+  /** Wrong tokens that one address may try on the page: guessing must be slow. */
+  wrongTokensPerMinute: 10,
   /** Lists: default and greatest page (spec §4.10 for the snapshot list's own 20). */
   pageDefault: 100,
   pageMax: 1_000,

@@ -177,6 +177,21 @@ export interface Queries {
   resolveRevision(): number;
 }
 
+/** Who is signed in on the page, by a secret of its own; tokens are compared and forgotten. */
+export interface SignIns {
+  /** False: this daemon asks for no token, and everybody may change things. */
+  readonly required: boolean;
+  /**
+   * @param from the address that it comes from, whose wrong tokens are counted
+   * @returns the secret of the session, and the token's name
+   * @throws AppError unauthorized, too_many_requests
+   */
+  signIn(token: string, from: string): { readonly secret: string; readonly name: string };
+  /** The token's name; undefined when the session is not known or over. */
+  whoIs(secret: string): string | undefined;
+  signOut(secret: string): void;
+}
+
 /** Who asks, for the audit row and the log. */
 export interface CallContext {
   readonly requestId: string;

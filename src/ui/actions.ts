@@ -34,7 +34,9 @@ export async function readForm(c: UiContext): Promise<FormBody> {
 
 export const contextOf = (c: UiContext): CallContext => ({
   requestId: c.get("requestId"),
-  actor: `page:${c.get("session").id.slice(0, 8)}`,
+  actor: c.get("access").name
+    ? `token:${c.get("access").name}`
+    : `page:${c.get("session").id.slice(0, 8)}`,
 });
 
 export const withNotice = (path: string, code: NoticeCode): string => `${path}?notice=${code}`;

@@ -1,13 +1,15 @@
 /** What the page is given, and what its routes share. */
 import type { Context } from "hono";
-import type { Clock, Commands, Log, Queries, Random } from "../domain/index.ts";
+import type { Clock, Commands, Log, Queries, Random, SignIns } from "../domain/index.ts";
 import type { PageContext, PageView } from "./layout.ts";
 import type { Session } from "./session.ts";
+import type { Access } from "./access.ts";
 import type { StreamHub } from "./stream.ts";
 
 export interface UiDependencies {
   readonly queries: Queries;
   readonly commands: Commands;
+  readonly signIns: SignIns;
   readonly version: string;
   readonly clock: Clock;
   readonly random: Random;
@@ -17,7 +19,16 @@ export interface UiDependencies {
 }
 
 export interface UiEnv {
-  Variables: { session: Session; requestId: string };
+  Variables: {
+    session: Session;
+    requestId: string;
+    access: Access;
+    /** What the HTTP side has found before; absent where the page is served alone. */
+    actor?: string;
+    trusted?: boolean;
+    from?: string;
+    failure?: unknown;
+  };
 }
 export type UiContext = Context<UiEnv>;
 
@@ -25,5 +36,5 @@ export type UiContext = Context<UiEnv>;
 export interface Ui extends UiDependencies {
   readonly hub: StreamHub;
   pageOf(c: UiContext): PageContext;
-  show(c: UiContext, view: PageView, code?: 200 | 400 | 422): Promise<Response>;
+  show(c: UiContext, view: PageView, code?: 200 | 400 | 401 | 422 | 429): Promise<Response>;
 }

@@ -1,6 +1,7 @@
 import { html, join, nothing, type Html } from "./html.ts";
 import { icon, sprite } from "./icons.ts";
 import type { Settings } from "./session.ts";
+import { signInUrl, type Access } from "./access.ts";
 import type { Tone } from "./status.ts";
 
 /** What every page knows of its surroundings. */
@@ -12,6 +13,9 @@ export interface PageContext {
   /** A fresh key for each form (Idempotency-Key). */
   readonly submissionKey: () => string;
   readonly settings: Settings;
+  readonly access: Access;
+  /** The address that was asked for, with its query. */
+  readonly here: string;
   readonly scriptUrl: string;
   readonly styleUrl: string;
   /** What the visitor just did, in words. */
@@ -45,6 +49,22 @@ const SECTIONS = [
   ["storage", "/ui/storage", "Storage", "s"],
 ] as const;
 
+/** Nothing where no token is asked for. */
+function visitor({ access, here }: PageContext): Html {
+  if (!access.required || (access.mayChange && access.name === undefined)) return nothing;
+  return access.name === undefined
+    ? html`<a class="me" href="${signInUrl(here)}">Read only · Sign in</a>`
+    : html`<a class="me" href="/ui/sign-in">Signed in: ${access.name}</a>`;
+}
+
+/** The button of a form that changes something; for who may not, the way to sign in. */
+export const submitButton = (page: PageContext, verb: string, kind: string): Html =>
+  page.access.mayChange
+    ? html`<button type="submit" class="btn ${kind}">${verb}</button>`
+    : html`<a class="btn primary" href="${signInUrl(page.here)}"
+        >Sign in to ${verb.charAt(0).toLowerCase()}${verb.slice(1)}</a
+      >`;
+
 const header = (view: PageView, page: PageContext): Html =>
   html`<header class="top">
     <div class="in">
@@ -64,6 +84,7 @@ const header = (view: PageView, page: PageContext): Html =>
         title="This page is served by node ${page.nodeId}"
         >${page.nodeId}</a
       >
+      ${visitor(page)}
       <button type="button" class="live" id="live" hidden aria-pressed="false">Connecting</button>
       <noscript><a class="live" href="${view.path}">Refresh</a></noscript>
     </div>

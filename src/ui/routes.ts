@@ -31,6 +31,7 @@ import { templatePage } from "./pages/template.ts";
 import { registerRedo } from "./redo-actions.ts";
 import { findJob, ofNode } from "./regions.ts";
 import { openSession } from "./session.ts";
+import { assertMayChange, findAccess, registerSignIn } from "./sign-in.ts";
 import { registerSnapshotActions } from "./snapshot-actions.ts";
 import { lineageOf, registerSnapshots } from "./snapshot-routes.ts";
 import { nodeStatus, status } from "./status.ts";
@@ -66,6 +67,8 @@ export function createUi(deps: UiDependencies): Hono {
     token: c.get("session").token,
     submissionKey: () => deps.random.uuid(),
     settings: c.get("session").settings,
+    access: c.get("access"),
+    here: pathOf(c),
     scriptUrl: assets.script.url,
     styleUrl: assets.style.url,
     notice: noticeText(c.req.query("notice")),
@@ -97,9 +100,14 @@ export function createUi(deps: UiDependencies): Hono {
       "cache-control": "public, max-age=86400",
     });
   });
-  app.use(csrf(), async (c, next) => {
+  app.use(csrf());
+  app.use(async (c, next) => {
     if (typeof c.get("requestId") !== "string") c.set("requestId", deps.random.uuid());
     c.set("session", openSession(c, deps.queries.nodeId, deps.random));
+    const access = findAccess(c, deps.queries.nodeId, deps.signIns);
+    c.set("access", access);
+    if (access.name !== undefined) c.set("actor", `token:${access.name}`);
+    assertMayChange(c, access);
     c.header("cache-control", "no-store");
     c.header("vary", "accept");
     await next();
@@ -112,6 +120,7 @@ export function createUi(deps: UiDependencies): Hono {
   registerClusterActions(app, ui);
   registerRedo(app, ui);
   registerWhy(app, ui);
+  registerSignIn(app, ui);
   registerSnapshotActions(app, ui);
   registerSnapshots(app, ui, { twin, pathOf, streamUrl: (topic) => streamUrl(ui, topic) });
   registerDetails(app, ui);
@@ -373,6 +382,8 @@ async function answerProblem(ui: Ui, c: UiContext, thrown: Error): Promise<Respo
   if (c.get("session") === undefined) {
     c.set("session", openSession(c, ui.queries.nodeId, ui.random));
   }
+  c.set("access", c.get("access") ?? findAccess(c, ui.queries.nodeId, ui.signIns));
+  c.set("failure", thrown);
   if (c.get("requestId") === undefined) c.set("requestId", ui.random.uuid());
   const body = problemPage({
     title: error.row.title,

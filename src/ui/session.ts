@@ -24,7 +24,7 @@ export interface Session {
 const digest = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 /** `tc-session-` and eight characters that stand for the node. */
-const cookieName = (nodeId: string): string => `tc-session-${digest(nodeId).slice(0, 8)}`;
+export const cookieName = (nodeId: string): string => `tc-session-${digest(nodeId).slice(0, 8)}`;
 
 const tokenOf = (id: string): string => digest(`form token of ${id}`).slice(0, 32);
 

@@ -359,6 +359,7 @@ const NOTICES = {
   "baseline-adopted": "The versions of the nodes are the baseline now.",
   "resnapshot-begun": "Accepted. The stale replicas are made again; this page follows it.",
   "resnapshot-resumed": "It goes on, with what failed at the end.",
+  "signed-out": "You are signed out; the page can be read on.",
   "settings-saved": "Your settings were saved in this browser.",
 } as const;
 export type NoticeCode = keyof typeof NOTICES;
@@ -406,6 +407,8 @@ const ADVICE: Readonly<Record<string, string>> = {
   join_token_not_found: "It was revoked, or dropped after it expired.",
   not_clustered: "Make a join token: that makes this node a cluster.",
   daemon_draining: "The daemon is stopping. Try again when it is back.",
+  unauthorized: "Sign in with the node's token, then send the form again.",
+  too_many_requests: "Wait a minute, then try again.",
   forbidden: "Reload the page you came from and send the form again.",
   not_found: "Check the address, or start from the overview.",
 };

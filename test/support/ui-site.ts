@@ -3,6 +3,8 @@ import { serve } from "@hono/node-server";
 import { Hono } from "hono";
 import type { AddressInfo } from "node:net";
 import { createUi } from "../../src/ui/index.ts";
+import type { AuthConfig } from "../../src/daemon/http/ports.ts";
+import { createPageSessions } from "../../src/daemon/page-sessions.ts";
 import { realClock } from "../../src/daemon/effects/clock.ts";
 import { realRandom } from "../../src/daemon/effects/random.ts";
 import type {
@@ -30,6 +32,13 @@ import {
 } from "./fake-http-service.ts";
 import { compatQueries } from "./compat-input.ts";
 import { aSnapshot, fakeSnapshotQueries } from "./fake-snapshots.ts";
+
+/** Nobody has to sign in. */
+export const openToAll = createPageSessions({
+  auth: { tokens: [] },
+  clock: realClock,
+  random: realRandom,
+});
 
 export const silentLog: Log = {
   debug: () => undefined,
@@ -366,7 +375,10 @@ export interface UiSite {
 }
 
 /** `empty` has a node and nothing else, `two` a cluster of two of which one is down. */
-export function createUiApp(kind: SiteKind = "full"): {
+export function createUiApp(
+  kind: SiteKind = "full",
+  auth: AuthConfig = { tokens: [] },
+): {
   service: FakeService;
   swarms: SwarmView[];
   app: Hono;
@@ -380,6 +392,7 @@ export function createUiApp(kind: SiteKind = "full"): {
   const ui = createUi({
     queries: withOverview(service, kind, swarms),
     commands: service.commands,
+    signIns: createPageSessions({ auth, clock: realClock, random: realRandom }),
     version: "0.1.0",
     clock: realClock,
     random: realRandom,
@@ -388,8 +401,8 @@ export function createUiApp(kind: SiteKind = "full"): {
   return { service, swarms, app: new Hono().route("/ui", ui) };
 }
 
-export async function serveUi(kind: SiteKind = "full"): Promise<UiSite> {
-  const { service, swarms, app } = createUiApp(kind);
+export async function serveUi(kind: SiteKind = "full", auth?: AuthConfig): Promise<UiSite> {
+  const { service, swarms, app } = createUiApp(kind, auth);
   const server = await new Promise<ReturnType<typeof serve>>((resolve) => {
     const made = serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" }, () => resolve(made));
   });

@@ -1,4 +1,5 @@
 /** What a visitor does: with script, without it, with the keyboard alone. */
+import { createHash } from "node:crypto";
 import { chromium, type Browser, type BrowserContextOptions, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { CHROMIUM, watchPage } from "../support/chromium.ts";
@@ -202,6 +203,38 @@ test("without script a snapshot is taken, found in the list, gone back to and de
   await page.getByRole("button", { name: "Delete snapshot" }).click();
   await page.getByText("The snapshot is gone.").waitFor();
   expect(names()).toEqual(["createSnapshot", "rollbackSandbox", "deleteSnapshot"]);
+});
+
+test("who signs in may change things; the browser keeps no token", async () => {
+  const token = "a-token-of-the-api";
+  const sha256 = createHash("sha256").update(token).digest("hex");
+  await site.close();
+  site = await serveUi("full", { tokens: [{ name: "api", sha256 }] });
+  const page = await open(`/ui/templates/${tplId("c")}`);
+  await page.getByRole("link", { name: "Delete" }).click();
+  await page.getByRole("dialog").getByRole("link", { name: "Sign in to delete template" }).click();
+  await page.getByLabel("Token").fill("a-wrong-token");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("alert").getByText("The token is not known.").waitFor();
+  expect(await page.getByLabel("Token").inputValue()).toBe("");
+  await page.getByLabel("Token").fill(token);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("link", { name: "Signed in: api" }).waitFor();
+  const kept = "JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie])";
+  expect(await page.evaluate(kept)).toBe('[{},{},""]');
+  const cookies = await page.context().cookies();
+  expect(JSON.stringify(cookies)).not.toContain(token);
+  expect(cookies.find(({ name }) => name.endsWith("-signin"))).toMatchObject({
+    httpOnly: true,
+    sameSite: "Strict",
+  });
+  await page.getByRole("button", { name: "Delete template" }).click();
+  await page.getByText("The template is being deleted.").waitFor();
+  await page.getByRole("link", { name: "Signed in: api" }).click();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByText("You are signed out").waitFor();
+  await page.getByRole("link", { name: "Read only" }).waitFor();
+  expect(names()).toEqual(["deleteTemplate"]);
 });
 
 test("a wrong form comes back with its text, its problems and no password", async () => {

@@ -14,7 +14,7 @@ import {
   type UiSite,
 } from "../support/ui-site.ts";
 
-const PAGES: readonly (readonly [string, SiteKind, string])[] = [
+const PAGES: readonly (readonly [string, SiteKind | "closed", string])[] = [
   ["overview", "full", "/ui/"],
   ["overview-empty", "empty", "/ui/"],
   ["templates", "full", "/ui/templates"],
@@ -60,6 +60,8 @@ const PAGES: readonly (readonly [string, SiteKind, string])[] = [
   ["remove", "full", "/ui/cluster/members/node-2/remove"],
   ["remove-blocked", "two", "/ui/cluster/members/node-2/remove"],
   ["drain", "full", "/ui/nodes/node-a/drain"],
+  ["sign-in", "closed", "/ui/sign-in"],
+  ["delete-closed", "closed", `/ui/templates/${tplId("c")}/delete`],
   ["help", "full", "/ui/help"],
   ["problem", "full", "/ui/jobs/none"],
 ];
@@ -71,17 +73,23 @@ const MODES = [
 ] as const;
 
 let browser: Browser;
-let sites: Record<SiteKind, UiSite>;
+let sites: Record<SiteKind | "closed", UiSite>;
 
 beforeAll(async () => {
   browser = await chromium.launch(CHROMIUM);
-  sites = { full: await serveUi("full"), empty: await serveUi("empty"), two: await serveUi("two") };
+  sites = {
+    full: await serveUi("full"),
+    empty: await serveUi("empty"),
+    two: await serveUi("two"),
+    closed: await serveUi("full", { tokens: [{ name: "api", sha256: "00".repeat(32) }] }),
+  };
 });
 afterAll(async () => {
   await browser.close();
   await sites.full.close();
   await sites.empty.close();
   await sites.two.close();
+  await sites.closed.close();
 });
 
 async function shoot(page: Page, name: string): Promise<void> {

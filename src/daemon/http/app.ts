@@ -53,7 +53,7 @@ export function createApp(given: AppDeps): HttpApp {
     audit(deps.audit, log),
     hostMiddleware(checkHost),
     sameOrigin,
-    authenticate(deps.auth),
+    authenticate(deps.auth, deps.ui !== undefined),
     bodyLimit,
   );
   app.use("/v1/*", preferWait(deps.queries, clock, streams), idempotency(deps.idempotency));

@@ -105,6 +105,8 @@ export interface AppEnv {
     actor: string;
     /** True over the unix socket and with a valid token. */
     trusted: boolean;
+    /** The address that the request comes from, or `unix`. */
+    from: string;
     /** The error that a handler ended with, for the audit row. */
     failure: unknown;
   };
@@ -115,6 +117,10 @@ export type AppMiddleware = MiddlewareHandler<AppEnv>;
 
 /** `unix` when the request came through the unix socket. */
 export const doorOf = (c: AppContext): "tcp" | "unix" => c.env?.door ?? "tcp";
+
+/** The address that the request comes from; `unix` for the unix socket. */
+export const fromOf = (c: AppContext): string =>
+  doorOf(c) === "unix" ? "unix" : (c.env?.incoming?.socket.remoteAddress ?? "");
 
 /* ---- event streams ------------------------------------------------------------------------ */
 

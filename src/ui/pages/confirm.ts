@@ -1,5 +1,5 @@
 import { html, join, nothing, type Html } from "../html.ts";
-import { formFields, type PageContext } from "../layout.ts";
+import { formFields, submitButton, type PageContext } from "../layout.ts";
 import { commandBox } from "../fragments/bits.ts";
 
 export interface Confirmation {
@@ -34,8 +34,12 @@ export const confirmPage = (page: PageContext, what: Confirmation): Html =>
         ? html`<form method="post" action="${what.action}">
             ${formFields(page)}${what.fields ?? nothing}
             <div class="acts">
-              <button type="submit" class="btn ${what.kind} solid">${what.verb}</button
-              ><a class="btn" href="${what.back}" data-close>Keep as it is</a>
+              ${submitButton(page, what.verb, `${what.kind} solid`)}<a
+                class="btn"
+                href="${what.back}"
+                data-close
+                >Keep as it is</a
+              >
             </div>
           </form>`
         : html`<p class="err">${what.blocked}</p>

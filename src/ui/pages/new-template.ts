@@ -1,5 +1,5 @@
 import { html, join, nothing, type Html } from "../html.ts";
-import { formFields, type PageContext } from "../layout.ts";
+import { formFields, submitButton, type PageContext } from "../layout.ts";
 import type { Field, FormProblems, FormValues } from "../form.ts";
 import { commandLines } from "../command-lines.ts";
 import { commandBox } from "../fragments/bits.ts";
@@ -140,8 +140,9 @@ export function newTemplatePage(
         <div class="grid">${group([...REGISTRY, ...GUEST])}</div>
       </details>
       <div class="acts">
-        <button type="submit" class="btn primary">Create template</button
-        ><a class="btn" href="/ui/templates">Back</a>
+        ${submitButton(page, "Create template", "primary")}<a class="btn" href="/ui/templates"
+          >Back</a
+        >
       </div>
     </form>
     ${commandBox(

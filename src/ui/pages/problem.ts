@@ -1,4 +1,4 @@
-import { html, type Html } from "../html.ts";
+import { html, nothing, type Html } from "../html.ts";
 import { adviceFor } from "../view-models.ts";
 import { copyable, facts } from "../fragments/bits.ts";
 
@@ -20,5 +20,11 @@ export const problemPage = (problem: Problem): Html =>
       ["Code", copyable(problem.code)],
       ["Request", copyable(problem.requestId)],
     ])}
-    <p><a class="btn" href="/ui/">Overview</a></p>
+    <p class="acts">
+      ${
+        problem.code === "unauthorized"
+          ? html`<a class="btn primary" href="/ui/sign-in">Sign in</a>`
+          : nothing
+      }<a class="btn" href="/ui/">Overview</a>
+    </p>
   </section>`;

@@ -4,7 +4,7 @@ import { reachWarning } from "../cluster-models.ts";
 import { commandBox, copyable, facts, timeAgo } from "../fragments/bits.ts";
 import { count, formatDuration, parseTime } from "../format.ts";
 import { html, join, nothing, type Html } from "../html.ts";
-import { formFields, type PageContext } from "../layout.ts";
+import { formFields, submitButton, type PageContext } from "../layout.ts";
 
 /** Lifetimes on offer, in seconds. */
 export const LIFETIMES: readonly (readonly [number, string])[] = [
@@ -71,8 +71,9 @@ export const newTokenPage = (
         <span class="hint" id="t-uses-h">From 1 to 1000. Each that joins takes one use.</span>
       </div>
       <div class="acts">
-        <button type="submit" class="btn primary">Make token</button
-        ><a class="btn" href="/ui/cluster">Make none</a>
+        ${submitButton(page, "Make token", "primary")}<a class="btn" href="/ui/cluster"
+          >Make none</a
+        >
       </div>
     </form>`;
 

@@ -51,6 +51,7 @@ const PATHS = [
   "/ui/compat/preview?extra=qemu",
   "/ui/sandboxes/sb-4c1f/stop",
   "/ui/help",
+  "/ui/sign-in",
   "/ui/jobs/none",
 ];
 const HTML = { headers: { accept: "text/html" } };

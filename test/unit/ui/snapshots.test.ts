@@ -9,7 +9,14 @@ import { realRandom } from "../../../src/daemon/effects/random.ts";
 import { aRef } from "../../support/fake-http-service.ts";
 import { aSnapshot, fakeSnapshotQueries } from "../../support/fake-snapshots.ts";
 import { openForm } from "../../support/ui-form.ts";
-import { createUiApp, FAILED_SNAP, silentLog, SNAP, tplId } from "../../support/ui-site.ts";
+import {
+  createUiApp,
+  FAILED_SNAP,
+  openToAll,
+  silentLog,
+  SNAP,
+  tplId,
+} from "../../support/ui-site.ts";
 
 const HTML = { headers: { accept: "text/html" } };
 const pageOf = async (path: string) => {
@@ -38,6 +45,7 @@ describe("the list", () => {
     const ui = createUi({
       queries: { ...service.queries, ...fakeSnapshotQueries(many) },
       commands: service.commands,
+      signIns: openToAll,
       version: "1",
       clock: realClock,
       random: realRandom,
@@ -150,6 +158,7 @@ describe("the forms", () => {
         ...service.commands,
         createSnapshot: () => new Promise((_resolve, reject) => (fail = reject)),
       },
+      signIns: openToAll,
       version: "1",
       clock: { ...realClock, after: (_ms, run) => (queueMicrotask(run), { cancel: () => 0 }) },
       random: realRandom,

@@ -1,12 +1,9 @@
 /** An audit row for every change that was asked for, refused ones included. */
 import type { Log } from "../../../domain/index.ts";
 import { failureText, toAppError } from "../answer.ts";
-import { doorOf, type AppContext, type AppMiddleware, type AuditPort } from "../ports.ts";
+import { fromOf, type AppContext, type AppMiddleware, type AuditPort } from "../ports.ts";
 import { isChange } from "./auth.ts";
 import { routeOf } from "./metrics.ts";
-
-const fromOf = (c: AppContext): string =>
-  doorOf(c) === "unix" ? "unix" : (c.env?.incoming?.socket.remoteAddress ?? "");
 
 /** What was changed: the id in the path, else the one in Location. */
 const subjectOf = (c: AppContext): string =>

@@ -4,7 +4,7 @@
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { AppError } from "../../../domain/index.ts";
-import { doorOf, type AppContext, type AppMiddleware, type AuthConfig } from "../ports.ts";
+import { doorOf, fromOf, type AppContext, type AppMiddleware, type AuthConfig } from "../ports.ts";
 
 export const isChange = (method: string): boolean => !["GET", "HEAD", "OPTIONS"].includes(method);
 
@@ -19,39 +19,50 @@ interface Caller {
   readonly trusted: boolean;
 }
 
+/** The name of the token; undefined when it is not known. */
+export function createTokenCheck(auth: AuthConfig): (token: string) => string | undefined {
+  const known = auth.tokens.map(({ name, sha256: hash }) => ({
+    name,
+    hash: Buffer.from(hash, "hex"),
+  }));
+  return (token) => {
+    const given = sha256(token);
+    let name: string | undefined;
+    for (const one of known) {
+      if (one.hash.length === given.length && timingSafeEqual(one.hash, given)) name ??= one.name;
+    }
+    return name;
+  };
+}
+
 /** @returns who asks; throws AppError unauthorized for a token that is not known */
 function createIdentify(auth: AuthConfig): (c: AppContext) => Caller {
-  const known = auth.tokens.map((token) => ({
-    actor: `token:${token.name}`,
-    hash: Buffer.from(token.sha256, "hex"),
-  }));
+  const check = createTokenCheck(auth);
   return (c) => {
     if (doorOf(c) === "unix") return { actor: "socket", trusted: true };
     const header = c.req.header("authorization");
-    if (known.length === 0 || header === undefined) return { actor: "anonymous", trusted: false };
-    const given = sha256(/^Bearer +(\S+)$/i.exec(header)?.[1] ?? "");
-    let actor: string | undefined;
-    for (const token of known) {
-      if (token.hash.length === given.length && timingSafeEqual(token.hash, given)) {
-        actor ??= token.actor;
-      }
-    }
-    if (actor === undefined) throw new AppError("unauthorized", "the token is not known");
-    return { actor, trusted: true };
+    if (auth.tokens.length === 0 || header === undefined)
+      return { actor: "anonymous", trusted: false };
+    const name = check(/^Bearer +(\S+)$/i.exec(header)?.[1] ?? "");
+    if (name === undefined) throw new AppError("unauthorized", "the token is not known");
+    return { actor: `token:${name}`, trusted: true };
   };
 }
 
 /**
  * Sets `actor` and `trusted`. @throws AppError unauthorized for a change over TCP without a token
  * while tokens are configured
+ * @param hasPage below `/ui/` the page answers: it knows who is signed in, and refuses others
  */
-export const authenticate = (auth: AuthConfig): AppMiddleware => {
+export const authenticate = (auth: AuthConfig, hasPage = false): AppMiddleware => {
   const identify = createIdentify(auth);
   return async (c, next) => {
     const caller = identify(c);
     c.set("actor", caller.actor);
     c.set("trusted", caller.trusted);
-    if (!mayChange(caller, auth) && isChange(c.req.method)) {
+    c.set("from", fromOf(c));
+    const isOfPage = hasPage && c.req.path.startsWith("/ui/");
+    if (!isOfPage && !mayChange(caller, auth) && isChange(c.req.method)) {
       throw new AppError("unauthorized", "changes over TCP need a bearer token", {
         meta: { hint: "send Authorization: Bearer TOKEN, or use the unix socket" },
       });
