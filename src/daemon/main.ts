@@ -8,6 +8,7 @@ import { registerGuest } from "./cli/guest.ts";
 import { registerImage } from "./cli/image.ts";
 import type { CliIo } from "./cli/io.ts";
 import { runCli } from "./cli/run.ts";
+import { registerRuntime } from "./cli/runtime.ts";
 import { registerUnits } from "./cli/units.ts";
 import { realClock } from "./effects/clock.ts";
 import { realRandom } from "./effects/random.ts";
@@ -43,6 +44,7 @@ const code = await runCli(argv, io, {
     registerDaemon(program, io, ports);
     registerImage(program, io, ports);
     registerGuest(program, io);
+    registerRuntime(program, io);
     registerUnits(program, io);
   },
 });

@@ -414,7 +414,7 @@ function overview(queries: Queries, nodeId: string): Overview {
       kind: "node",
       since: node.started_at,
       why: `the ${node.driver} driver does not answer: ${node.driver_error}`,
-      next: "mend its executable: docs/exec-driver.md has what it must do",
+      next: "mend its executable, and check it with `templatecenter runtime check`",
     });
   }
   if (node.driver === "rootfs") {

@@ -17,3 +17,7 @@ export const referenceDriver = (dir: string, without: readonly string[] = []): P
   write(join(dir, `reference-${without.join("-")}`), script("exec-reference.mjs"), [
     `--without=${without.join(",")}`,
   ]);
+
+/** @returns the path of the reference with that one rule of the contract broken */
+export const faultyDriver = (dir: string, fault: string): Promise<string> =>
+  write(join(dir, fault.replaceAll(" ", "-")), script("exec-faulty.mjs"), [fault]);

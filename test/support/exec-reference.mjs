@@ -221,25 +221,30 @@ async function readAll() {
   return text;
 }
 
-function parse(text) {
+function parse(text, lenience) {
+  if (lenience === "any input") return {};
   let request;
   try {
     request = JSON.parse(text);
   } catch {
     throw new Failure("failed", "the request is not JSON", 2);
   }
-  if (request.schema_version !== 1) {
-    throw new Failure("unsupported", "only schema version 1 is spoken here", 2);
-  }
+  if (lenience === "") assertSchema(request);
   return request;
 }
 
+function assertSchema(request) {
+  if (request.schema_version !== 1) {
+    throw new Failure("unsupported", "only schema version 1 is spoken here", 2);
+  }
+}
+
 /** One call. @param {typeof VERBS} verbs @param {readonly string[]} capabilities */
-export async function main(verb, verbs = VERBS, capabilities = CAPABILITIES) {
+export async function main(verb, verbs = VERBS, capabilities = CAPABILITIES, lenience = "") {
   const answer = (value) =>
     process.stdout.write(`${JSON.stringify({ schema_version: 1, ...value })}\n`);
   try {
-    const request = parse(await readAll());
+    const request = parse(await readAll(), lenience);
     if (!Object.hasOwn(verbs, verb)) throw new Failure("unsupported", `no verb ${verb}`, 2);
     const value = await verbs[verb](request);
     answer(verb === "capabilities" ? { ...value, capabilities } : value);

@@ -71,7 +71,11 @@ async function hostFindings(client: Client): Promise<Finding[]> {
 
 function driverFinding({ driver, driver_detail, driver_error }: NodeFact): Finding {
   if (driver_error !== undefined) {
-    return { check: "driver", result: "fail", detail: `${driver}: ${driver_error}` };
+    return {
+      check: "driver",
+      result: "fail",
+      detail: `${driver}: ${driver_error}; see \`runtime check\``,
+    };
   }
   const result = driver === "rootfs" ? "warn" : "ok";
   return { check: "driver", result, detail: `${driver}: ${driver_detail}` };
