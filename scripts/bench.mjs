@@ -1,5 +1,6 @@
 // The figures of the README, as ratios from one run on this machine. `npm run bench -- image` runs
-// one of: image, sandboxes, snapshot, service, cluster, takeover, idle, records, swarm, thousand.
+// one of: image, sandboxes, snapshot, service, scale, cluster, takeover, idle, records, swarm,
+// thousand.
 import { execFileSync } from "node:child_process";
 import { cpus, loadavg, totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -17,6 +18,7 @@ const parts = {
   thousand: async () => (await import("./bench/thousand.mjs")).benchThousand(),
   idle: async () => (await import("./bench/idle.mjs")).benchIdle(),
   snapshot: async () => (await import("./bench/snapshot.mjs")).benchSnapshot(),
+  scale: async () => (await import("./bench/scale.mjs")).benchScale(),
   service: async () => (await import("./bench/service.mjs")).benchService(),
 };
 const wanted = process.argv.slice(2);

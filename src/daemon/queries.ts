@@ -39,6 +39,7 @@ import { workersOf } from "./job-record.ts";
 import type { Records } from "./records.ts";
 import { previewRedo } from "./redo.ts";
 import { createSnapshotQueries } from "./snapshot-queries.ts";
+import { listAllTemplates, newestFirst } from "./template-list.ts";
 import { createTagQueries, displayName, taggedId } from "./tag-queries.ts";
 
 export interface QueryParts {
@@ -91,10 +92,6 @@ function paginate<T>(
     : { items: page };
 }
 
-const newestFirst = <T>(items: T[], sortKey: (item: T) => string): T[] =>
-  items.sort((a, b) => (sortKey(a) < sortKey(b) ? 1 : sortKey(a) > sortKey(b) ? -1 : 0));
-
-const templateKey = (info: TemplateInfo) => `${info.updated_at}/${info.template_id}`;
 const jobKey = (job: { created_at: string; job_id: string }) => `${job.created_at}/${job.job_id}`;
 
 export function createQueries(parts: QueryParts): Queries {
@@ -122,17 +119,14 @@ export function createQueries(parts: QueryParts): Queries {
     holders: [...catalog.list("holding", { id: artifact.artifact_id })].map(({ owner }) => owner),
   });
 
-  /** Definitions, and the jobs that have none yet or none any more (spec §2.5). */
-  const allTemplates = (): TemplateInfo[] => {
-    const infos = values(catalog.list("template")).map(templateInfo);
-    const known = new Set(infos.map((info) => info.template_id));
-    for (const job of newestFirst(values(catalog.list("job")), jobKey)) {
-      if (job.resource_type !== "template" || known.has(job.template_id)) continue;
-      known.add(job.template_id);
-      infos.push(pseudoTemplate(job));
-    }
-    return newestFirst(infos, templateKey);
-  };
+  const allTemplates = () =>
+    listAllTemplates({
+      templates: () => values(catalog.list("template")),
+      jobs: () => values(catalog.list("job")),
+      nameOf: (template) => displayName(catalog, template),
+      viewOf: templateInfo,
+      pseudoOf: pseudoTemplate,
+    });
   const findTemplate = (idOrName: string): TemplateInfo => {
     const id = idOrName.trim();
     const found = record.template(id) ?? record.template(taggedId(catalog, id) ?? "");
@@ -146,7 +140,7 @@ export function createQueries(parts: QueryParts): Queries {
     if (info === undefined) {
       throw new AppError("template_not_found", `template ${JSON.stringify(id)} not found`);
     }
-    return info;
+    return info.view();
   };
 
   const stored = (id: string): TemplateRecord => {
@@ -174,7 +168,8 @@ export function createQueries(parts: QueryParts): Queries {
               .includes(wanted)) &&
           (label === undefined || label(info.labels)),
       );
-      return paginate(items, templateKey, filter);
+      const page = paginate(items, ({ key }) => key, filter);
+      return { ...page, items: page.items.map((one) => one.view()) };
     },
     template: findTemplate,
     templateRequest: (id) => ({

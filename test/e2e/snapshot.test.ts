@@ -1,5 +1,5 @@
 /** A real guest is frozen, goes on, goes back, and is started again from what was frozen. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -127,6 +127,52 @@ describe("a running sandbox", { timeout: LONG_MS }, () => {
     const gone = await daemon.cli(["snapshot", "delete", id]);
     expect(gone).toMatchObject({ code: 0, stdout: `snapshot deleted: ${id}\n` });
     expect((await daemon.cli(["snapshot", "info", id])).code).toBe(3);
+  });
+
+  it("is exported, and runs on in another cluster", async () => {
+    const sandbox = await start(templateId, "sb-carried");
+    expect(await note(sandbox, "carried")).toBe("carried");
+    const id = await snapshot("sb-carried", { display_name: "far" });
+    const bundle = join(dir, "far.bundle");
+    const exported = await daemon.cli(["snapshot", "export", id, "-o", bundle]);
+    expect(exported).toMatchObject({ code: 0, stderr: "" });
+    const bytes = await readFile(bundle);
+    const other = await TestDaemon.make("qemu");
+    const upload = async (query: string) => {
+      const headers = { "content-type": "application/x-tar" };
+      const options = { method: "POST", body: bytes, headers };
+      const answer = await other.fetch(other.url, `/v1/import${query}`, options);
+      return { status: answer.status, body: (await answer.json()) as Row };
+    };
+    try {
+      await other.start();
+      const refused = await upload("");
+      expect(refused).toMatchObject({ status: 403, body: { code: "bundle_untrusted" } });
+      const imported = await upload(`?trust=${String(refused.body["key"])}`);
+      expect(imported).toMatchObject({
+        status: 201,
+        body: { template_id: id, kind: "snapshot", outcome: "imported" },
+      });
+      // Its row is durable: a daemon that starts again still has it.
+      await other.kill();
+      await other.start();
+      const [here] = await other.items("/v1/snapshots");
+      expect(here).toMatchObject({ snapshot_id: id, status: "READY", display_name: "far" });
+      const body = { template_id: id, sandbox_id: "sb-far" };
+      const started = await other.ask("POST", "/v1/sandboxes", body);
+      expect(started).toMatchObject({ status: 201, body: { status: "RUNNING", snapshot_id: id } });
+      expect(await note(started.body)).toBe("carried");
+      expect(await note(started.body, "there")).toBe("there");
+      expect(await note(sandbox)).toBe("carried");
+      await other.ask("DELETE", "/v1/sandboxes/sb-far");
+      const deleted = await other.ask("DELETE", `/v1/snapshots/${id}`);
+      expect(deleted).toMatchObject({ status: 200 });
+      await waitFor("its files to go", async () => (await other.names("templates")).length === 0);
+      expect(await other.names("work/artifacts")).toEqual([]);
+    } finally {
+      await other.remove();
+      await daemon.ask("DELETE", "/v1/sandboxes/sb-carried");
+    }
   });
 
   it("is started from its snapshot also when its template is gone", async () => {

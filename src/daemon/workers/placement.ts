@@ -30,6 +30,8 @@ export interface PlacementParts {
 
 /** Changes that come together are looked at together. */
 const SETTLE_MS = 250;
+/** Templates looked at between two turns of the event loop. */
+const SLICE = 50;
 /** After a failure: no quorum, or another node took the leadership meanwhile. */
 const RETRY_MS = 2_000;
 
@@ -78,22 +80,41 @@ export class PlacementWorker {
     this.#due.add(templateId);
     this.#timer ??= this.#parts.clock.after(SETTLE_MS, () => {
       this.#timer = undefined;
-      const due = [...this.#due];
-      this.#due.clear();
-      for (const id of due) void this.#settle(id);
+      void this.#settleDue();
     });
   }
 
-  async #settle(templateId: string): Promise<void> {
+  /** What is due now, a slice at a time: others want their turn when there are thousands. */
+  async #settleDue(): Promise<void> {
+    const due = [...this.#due];
+    this.#due.clear();
+    for (let at = 0; at < due.length && !this.#stopped; at += SLICE) {
+      if (at > 0) await this.#parts.clock.sleep(0);
+      const busy = this.#busyTemplates();
+      for (const id of due.slice(at, at + SLICE)) void this.#settle(id, busy);
+    }
+  }
+
+  /** Those that a job is at work on. */
+  #busyTemplates(): ReadonlySet<string> {
+    const busy = new Set<string>();
+    for (const job of this.#parts.records.list("job")) {
+      if (isActiveJob(job)) busy.add(job.template_id);
+    }
+    return busy;
+  }
+
+  async #settle(templateId: string, busy: ReadonlySet<string>): Promise<void> {
     const { leases, clock, log } = this.#parts;
-    if (this.#working.has(templateId) || this.#changeOf(templateId) === undefined) return;
+    if (this.#working.has(templateId) || this.#changeOf(templateId, busy) === undefined) return;
     this.#working.add(templateId);
     try {
       const led = await leases.use(templateId, async (lease) => {
         const records = ledRecords(this.#parts.records, lease);
         const at = new Date(clock.now()).toISOString();
         await records.update("template", templateId, (current) => {
-          const change = current === undefined ? undefined : this.#wantedOf(current);
+          const now = this.#busyTemplates();
+          const change = current === undefined ? undefined : this.#wantedOf(current, now);
           return change === undefined || current === undefined
             ? undefined
             : { ...current, ...change, updated_at: at };
@@ -112,19 +133,17 @@ export class PlacementWorker {
     }
   }
 
-  #changeOf(templateId: string): Change | undefined {
+  #changeOf(templateId: string, busy: ReadonlySet<string>): Change | undefined {
     const template = this.#parts.records.get("template", templateId);
-    return template === undefined ? undefined : this.#wantedOf(template);
+    return template === undefined ? undefined : this.#wantedOf(template, busy);
   }
 
   /** What is to be written differently; undefined when the record is as it should be. */
-  #wantedOf(template: TemplateRecord): Change | undefined {
-    const { records, nodes, catalog } = this.#parts;
+  #wantedOf(template: TemplateRecord, busy: ReadonlySet<string>): Change | undefined {
+    const { nodes, catalog } = this.#parts;
     // PENDING is its job's; FAILED is made again when somebody asks for it.
     if (template.status !== "READY" && template.status !== "PARTIALLY_READY") return undefined;
-    for (const job of records.list("job")) {
-      if (job.template_id === template.template_id && isActiveJob(job)) return undefined;
-    }
+    if (busy.has(template.template_id)) return undefined;
     const desired = placeTemplate(template, nodes);
     const replicas = [...catalog.list("replica", { id: template.template_id })].flatMap(
       ({ value }) => (value !== undefined && isCounted(template, value) ? [value] : []),
