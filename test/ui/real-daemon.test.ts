@@ -77,6 +77,19 @@ test("a template asked for on the page becomes READY before the reader's eyes", 
   expect(text).toContain("phase SNAPSHOTTING");
 }, 120_000);
 
+test("its compat is judged on the page, again when it is asked, and against an upgrade", async () => {
+  await page.goto(`${daemon.url}/ui/compat`);
+  const cell = page.locator("#heat-map td.ok");
+  expect(await cell.innerText()).toBe("OK");
+  await page.getByRole("link", { name: "Scan all nodes" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Scan all nodes" }).click();
+  await page.getByText("The nodes have judged their replicas again.").waitFor();
+  expect(await cell.innerText()).toBe("OK");
+  await page.getByLabel("Guest image").fill("9.0");
+  await page.getByRole("button", { name: "Preview" }).click();
+  await page.getByText("1 could start nowhere until they are made again.").waitFor();
+}, 120_000);
+
 test("its memory is made anew from the page, and the page said before where", async () => {
   await page.goto(`${daemon.url}/ui/templates/from-the-page`);
   await page.getByRole("link", { name: "Redo" }).click();
