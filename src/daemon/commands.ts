@@ -25,6 +25,7 @@ import type { Cleanup } from "./build/cleanup.ts";
 import type { Collection } from "./collection.ts";
 import type { Compat } from "./compat.ts";
 import type { ResnapshotWorker } from "./workers/resnapshot.ts";
+import { createTemplate } from "./create.ts";
 import type { Deletions } from "./deletions.ts";
 import type { CancelJob } from "./job-cancel.ts";
 import type { JobLog } from "./job-log.ts";
@@ -185,6 +186,10 @@ export function createCommands(parts: CommandParts): Commands {
     async importBundle(source, request, context) {
       refuseWhenDraining();
       return parts.bundles.importBundle(source, request, context);
+    },
+    async createTemplate(request, context) {
+      refuseWhenDraining();
+      return createTemplate(parts, request, context);
     },
     async createFromImage(request, context) {
       refuseWhenDraining();

@@ -24,6 +24,7 @@ export * from "./machine.ts";
 export * from "./normalize.ts";
 export type * from "./ports.ts";
 export type * from "./runtime-driver.ts";
+export * from "./prepared.ts";
 export * from "./quorum.ts";
 export * from "./redo.ts";
 export * from "./removal.ts";

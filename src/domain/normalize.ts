@@ -22,7 +22,10 @@ export function isDomain(text: string): boolean {
 const isAddressOrCidr = (text: string): boolean =>
   /^\d{1,3}(\.\d{1,3}){3}(\/\d{1,2})?$/.test(text) || /^[0-9a-fA-F:]+(\/\d{1,3})?$/.test(text);
 
-function networkProblems(config: CreateFromImageRequest["cube_network_config"]): FieldProblem[] {
+/** What is wrong with the rules of a request (spec §2.3). */
+export function networkProblems(
+  config: CreateFromImageRequest["cube_network_config"],
+): FieldProblem[] {
   const problems: FieldProblem[] = [];
   const closed =
     config?.allow_internet_access === false || (config?.deny_out ?? []).includes("0.0.0.0/0");

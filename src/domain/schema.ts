@@ -265,7 +265,7 @@ export const jobRecordSchema = z.looseObject({
   sandbox_gen: z.number().int().nonnegative().optional(),
   /** The request without its password, as it is compared and resumed. */
   request: createFromImageSchema.partial().optional(),
-  /** Of an IMPORT: the template as its bundle says, and the nodes that may hold it. */
+  /** Of an IMPORT or a prepared request: the template, and the nodes that may hold it. */
   definition: z.record(z.string(), z.unknown()).optional(),
   import_scope: z.array(shortText).optional(),
   cancel_requested: z.boolean().optional(),

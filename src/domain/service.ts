@@ -20,6 +20,7 @@ import type { BundleManifest, Imported, ImportRequest } from "./bundle.ts";
 import type { RedoPreview, RedoRequest } from "./redo.ts";
 import type { LabelTemplateRequest } from "./labels.ts";
 import type { RenderedRequest } from "./render.ts";
+import type { CreateTemplateRequest } from "./prepared.ts";
 import type { RetentionPolicy, RetentionReport } from "./retention.ts";
 import type { PromoteTagRequest, RollbackTagRequest, TagRecord } from "./tag.ts";
 import type {
@@ -200,6 +201,13 @@ export interface CallContext {
 }
 
 export interface Commands {
+  /**
+   * From a prepared request, over a root filesystem that is there (spec §2.4); resolves when its
+   * job has ended, which goes on when the caller leaves.
+   * @throws AppError invalid_request, template_already_exists, artifact_not_found,
+   *   artifact_not_ready, no_template_nodes, daemon_draining, no_quorum; what its job failed with
+   */
+  createTemplate(request: CreateTemplateRequest, context: CallContext): Promise<TemplateInfo>;
   /**
    * @throws AppError invalid_request, invalid_image_reference, no_template_nodes, daemon_draining
    */

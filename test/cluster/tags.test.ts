@@ -136,3 +136,36 @@ it(
     }
   },
 );
+
+it(
+  "a prepared request becomes a template on all nodes, once, and another one is refused",
+  { timeout: LONG_MS },
+  async () => {
+    const request = await cluster.node(0).get("/v1/templates/prod/request");
+    const { annotations } = request as { annotations: Row };
+    const key = "cube.master.appsnapshot.template.id";
+    const body = {
+      ...{ ...request, display_name: "prepared" },
+      annotations: { ...annotations, [key]: " tpl-prepared " },
+    };
+    const both = await Promise.all(
+      [1, 2].map((index) => cluster.node(index).ask("POST", "/v1/templates", body)),
+    );
+    expect(both.map(({ status }) => status).sort()).toEqual([201, 409]);
+    expect(both.find(({ status }) => status === 409)?.body).toMatchObject({
+      code: "template_already_exists",
+    });
+    expect(both.find(({ status }) => status === 201)?.body).toMatchObject({
+      template_id: "tpl-prepared",
+      display_name: "prepared",
+      status: "READY",
+      replicas: [{ status: "READY" }, { status: "READY" }, { status: "READY" }],
+    });
+    await cluster.inSync();
+    expect(await resolved(0, "prepared")).toBe("tpl-prepared");
+    const scope = { ...body, distribution_scope: ["zz"] };
+    const nowhere = { ...scope, annotations: { ...annotations, [key]: "" }, template_id: "" };
+    const refused = await cluster.node(0).ask("POST", "/v1/templates", nowhere);
+    expect(refused.body["detail"]).toBe("target nodes are not healthy or not found: zz");
+  },
+);

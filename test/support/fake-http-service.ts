@@ -502,6 +502,12 @@ function commandsOf(
   return {
     ...fakeSnapshotCommands(enter),
     ...tags.commands(enter),
+    async createTemplate(request, context) {
+      enter("createTemplate", request, context);
+      const one = aTemplate({ template_id: request.template_id ?? "tpl-new" });
+      service.templates.push(one);
+      return one;
+    },
     async createFromImage(request: CreateFromImageRequest, context) {
       enter("createFromImage", request, context);
       const job_id = `job-${service.jobs.length + 1}`;

@@ -23,6 +23,7 @@ import {
   type WaitFlags,
 } from "./template-args.ts";
 import { registerTemplateEdits } from "./tag.ts";
+import { registerCreatePrepared } from "./template-create.ts";
 import { registerRedo } from "./template-redo.ts";
 import { registerRender } from "./template-render.ts";
 
@@ -43,6 +44,7 @@ export function registerTemplate(program: Command, context: CliContext): void {
     .description("make, look at and delete templates")
     .addHelpText("beforeAll", EXAMPLES);
   registerCreate(group, context);
+  registerCreatePrepared(group, context);
   registerList(group, context);
   registerInfo(group, context);
   registerRender(group, context);

@@ -33,6 +33,7 @@ import {
   resolveResultSchema,
   retentionReportSchema,
   createSnapshotSchema,
+  createTemplateSchema,
   lineageSchema,
   rollbackSchema,
   rollbackTagSchema,
@@ -53,6 +54,7 @@ import { count } from "./route.ts";
 const named = <T extends z.ZodType>(name: string, schema: T): T => schema.clone().openapi(name);
 
 export const CreateFromImage = named("CreateFromImageRequest", createFromImageSchema);
+export const CreateTemplate = named("CreateTemplateRequest", createTemplateSchema);
 export const RedoTemplate = named("RedoTemplateRequest", redoSchema);
 export const SandboxRequestBody = named("SandboxRequest", sandboxRequestSchema);
 export const RunSandbox = named("RunSandboxRequest", runSandboxSchema);

@@ -1,4 +1,7 @@
-/** The definition of a template that came as a bundle: its bytes are here, its record follows. */
+/**
+ * The definition of a template that came as a bundle or a prepared request: its bytes are here, its
+ * record follows.
+ */
 import {
   AppError,
   isSameTemplate,
@@ -12,7 +15,7 @@ import type { JobSteps } from "./job-replicas.ts";
 export const sourceIsGone = (job: JobRecord): AppError =>
   new AppError(
     "artifact_source_missing",
-    `no node that is up holds the root filesystem of ${job.template_id} any more: import it again`,
+    `no node that is up holds the root filesystem of ${job.template_id} any more: make it again`,
     { meta: { artifact_id: job.artifact_id } },
   );
 
@@ -29,7 +32,7 @@ export async function defineImported(
   const { records } = steps;
   const parsed = portableTemplateSchema.safeParse(job.definition);
   if (!parsed.success) {
-    throw new AppError("internal", `job ${job.job_id} has lost what it is to import`);
+    throw new AppError("internal", `job ${job.job_id} has lost what it is to make`);
   }
   const scope = job.import_scope ?? [];
   const nodes = targetNodes(steps.nodes.all(), scope);

@@ -187,7 +187,8 @@ export class JobRun {
   ): Promise<JobRecord> {
     const { job_id: jobId, template_id: templateId } = job;
     const isRedo = job.operation === "REDO";
-    if (job.operation === "IMPORT") throw sourceIsGone(job);
+    // An import, or one of a prepared request: there is no image to build from.
+    if (!isRedo && job.request === undefined) throw sourceIsGone(job);
     if (isRedo) assertBuildable(job);
     await this.#enter(jobId, "PULLING", started);
     const made = await this.#makeArtifact(jobId, this.#input.signal, progress);
@@ -206,7 +207,7 @@ export class JobRun {
     if (artifact === undefined) return this.#build(job, started, progress);
     const phase = job.phase === "PULLING" ? "DISTRIBUTING" : job.phase;
     const entered = await this.#enter(job.job_id, phase, started);
-    if (job.operation === "IMPORT" && job.definition !== undefined) {
+    if (job.definition !== undefined) {
       return defineImported(this.#steps, entered, artifact);
     }
     if (this.#records.get("template", job.template_id) !== undefined) return entered;
@@ -404,7 +405,7 @@ function failed(
   { message, at, isFresh }: { message: string; at: string; isFresh: boolean },
 ): TemplateRecord | undefined {
   const isRedo = job.operation === "REDO";
-  const isOwn = !isRedo || (template.job_id === job.job_id && template.status !== "DELETING");
+  const isOwn = template.job_id === job.job_id && (!isRedo || template.status !== "DELETING");
   if (!isOwn || (!isRedo && template.status !== "PENDING")) return undefined;
   const kept = isRedo ? giveUpRedo(template, replicas, job.generation) : template;
   const found = isRedo ? statusOf(kept, replicas) : undefined;

@@ -119,3 +119,18 @@ it("renders with the predecessor's flags, from standard input too", async () => 
   expect((await shell.run(["tpl", "render", "tpl-2", "--file", "-"], "{")).code).toBe(2);
   expect((await shell.run("tpl render none")).code).toBe(3);
 });
+
+it("a template is made from a prepared request, with flags over it", async () => {
+  const request = { template_id: "tpl-7", containers: [{ image: { image: "rfs-1" } }] };
+  const made = await shell.run(
+    ["tpl", "create", "--file", "-", "--name", "www", "--node", "node-a"],
+    JSON.stringify(request),
+  );
+  expect([made.code, made.out.includes("template_id: tpl-7\n")]).toEqual([0, true]);
+  expect(calls()[0]).toMatchObject({
+    name: "createTemplate",
+    argument: { ...request, display_name: "www", distribution_scope: ["node-a"] },
+  });
+  expect((await shell.run("tpl create")).code).toBe(2);
+  expect((await shell.run(["tpl", "create", "--file", "-"], '{"labels":7}')).code).toBe(2);
+});

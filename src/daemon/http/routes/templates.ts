@@ -4,6 +4,7 @@ import type { AppContext } from "../ports.ts";
 import { flag, param, route, type Route } from "../route.ts";
 import {
   CreateFromImage,
+  CreateTemplate,
   Job,
   RedoTemplate,
   Rendered,
@@ -43,6 +44,29 @@ const fromImage = route(
   async ({ commands }, c, { body }) => {
     const job = await commands.createFromImage(body, callContext(c));
     return json(job, 202, { location: `/v1/jobs/${job.job_id}` });
+  },
+);
+
+const create = route(
+  {
+    method: "post",
+    path: "/v1/templates",
+    summary: "Make a template from a prepared request over a root filesystem that is there",
+    tag,
+    body: CreateTemplate,
+    answers: {
+      201: {
+        description: "the template, whose job has ended",
+        schema: Template,
+        headers: { Location: "/v1/templates/{id} of the template" },
+      },
+    },
+  },
+  async ({ commands }, c, { body }) => {
+    // Who leaves is not waited for; the job goes on all the same.
+    const context = { ...callContext(c), signal: c.req.raw.signal };
+    const one = await commands.createTemplate(body, context);
+    return json(one, 201, { location: `/v1/templates/${one.template_id}` });
   },
 );
 
@@ -178,6 +202,7 @@ const remove = route(
 );
 
 export const templateRoutes: readonly Route[] = [
+  create,
   fromImage,
   redo,
   list,
