@@ -53,8 +53,12 @@ const SECTIONS = [
 function visitor({ access, here }: PageContext): Html {
   if (!access.required || (access.mayChange && access.name === undefined)) return nothing;
   return access.name === undefined
-    ? html`<a class="me" href="${signInUrl(here)}">Read only · Sign in</a>`
-    : html`<a class="me" href="/ui/sign-in">Signed in: ${access.name}</a>`;
+    ? html`<a class="me" href="${signInUrl(here)}" title="You can read; changes need a token"
+        >Sign in</a
+      >`
+    : html`<a class="me" href="/ui/sign-in" title="You are signed in as ${access.name}"
+        >Sign out</a
+      >`;
 }
 
 /** The button of a form that changes something; for who may not, the way to sign in. */

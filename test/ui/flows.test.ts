@@ -219,7 +219,7 @@ test("who signs in may change things; the browser keeps no token", async () => {
   expect(await page.getByLabel("Token").inputValue()).toBe("");
   await page.getByLabel("Token").fill(token);
   await page.getByRole("button", { name: "Sign in" }).click();
-  await page.getByRole("link", { name: "Signed in: api" }).waitFor();
+  await page.getByRole("link", { name: "Sign out" }).waitFor();
   const kept = "JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie])";
   expect(await page.evaluate(kept)).toBe('[{},{},""]');
   const cookies = await page.context().cookies();
@@ -230,10 +230,10 @@ test("who signs in may change things; the browser keeps no token", async () => {
   });
   await page.getByRole("button", { name: "Delete template" }).click();
   await page.getByText("The template is being deleted.").waitFor();
-  await page.getByRole("link", { name: "Signed in: api" }).click();
+  await page.getByRole("link", { name: "Sign out" }).click();
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByText("You are signed out").waitFor();
-  await page.getByRole("link", { name: "Read only" }).waitFor();
+  await page.getByRole("link", { name: "Sign in", exact: true }).waitFor();
   expect(names()).toEqual(["deleteTemplate"]);
 });
 

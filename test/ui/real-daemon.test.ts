@@ -63,7 +63,7 @@ test("a template asked for on the page becomes READY before the reader's eyes", 
   await page
     .getByText(/Run a sandbox/)
     .first()
-    .waitFor({ timeout: 60_000 });
+    .waitFor({ timeout: 150_000 });
   await expect
     .poll(async () => (await daemon.ask("GET", "/v1/templates/from-the-page")).body["status"], {
       timeout: 60_000,
@@ -75,7 +75,7 @@ test("a template asked for on the page becomes READY before the reader's eyes", 
     expect(text).toContain(phase);
   }
   expect(text).toContain("phase SNAPSHOTTING");
-}, 120_000);
+}, 240_000);
 
 test("its compat is judged on the page, again when it is asked, and against an upgrade", async () => {
   await page.goto(`${daemon.url}/ui/compat`);
@@ -92,7 +92,7 @@ test("its compat is judged on the page, again when it is asked, and against an u
 
 test("its memory is made anew from the page, and the page said before where", async () => {
   await page.goto(`${daemon.url}/ui/templates/from-the-page`);
-  await page.getByRole("link", { name: "Redo" }).click();
+  await page.getByRole("link", { name: "Redo", exact: true }).click();
   await page.getByLabel(/Memory only/).check();
   await page.getByRole("button", { name: "Go on" }).click();
   await page.getByText(/^1 node makes its replica anew: /).waitFor();
@@ -122,8 +122,23 @@ test("a sandbox that runs is shown on the node's page, and keeps its template fr
   await page.getByText(id).first().waitFor();
   const refused = await daemon.ask("DELETE", "/v1/templates/from-the-page");
   expect(refused).toMatchObject({ status: 409, body: { code: "template_in_use" } });
+  await page.getByRole("link", { name: "Snapshot", exact: true }).click();
+  await page.getByLabel("Name, if you like").fill("from-its-row");
+  await page.getByRole("button", { name: "Take snapshot" }).click();
+  await page.waitForURL(/\/ui\/snapshots/);
+  await page.goto(`${daemon.url}/ui/snapshots?sandbox_id=${id}`);
+  await page.getByRole("link", { name: "from-its-row" }).click();
+  const main = page.locator("main");
+  await main.getByText(/^Memory and disk of sandbox .* frozen/).waitFor({ timeout: 60_000 });
+  await main.getByText("No sandbox runs on it.", { exact: true }).waitFor();
+  expect(await page.locator(".lineage li").count()).toBe(2);
+  await page.getByRole("link", { name: "Delete" }).click();
+  await page.getByRole("button", { name: "Delete snapshot" }).click();
+  const left = async () =>
+    (await daemon.ask("GET", `/v1/snapshots?sandbox_id=${id}`)).body["items"];
+  await expect.poll(left, { timeout: 60_000 }).toEqual([]);
   await daemon.ask("DELETE", `/v1/sandboxes/${id}`);
-});
+}, 180_000);
 
 test("the browser has complained of nothing", () => {
   expect(problems).toEqual([]);

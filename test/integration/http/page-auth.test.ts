@@ -62,7 +62,7 @@ const signIn = async (token: string, next = "") => {
 };
 
 it("is read by everybody, but offers the way to sign in instead of its buttons", async () => {
-  expect(await textOf(`/ui/templates/${TPL}`)).toContain("Read only · Sign in");
+  expect(await textOf(`/ui/templates/${TPL}`)).toContain("You can read; changes need a token");
   const asked = await textOf(`/ui/templates/${TPL}/run`);
   expect(asked).toContain("Sign in to run sandbox");
   expect(asked).toContain(`/ui/sign-in?next=%2Fui%2Ftemplates%2F${TPL}%2Frun`);
@@ -96,7 +96,7 @@ it("changes things for who has signed in, and says in the audit who it was", asy
   expect(cookie).toMatch(/Path=\/ui/);
   expect(cookie).not.toContain(TOKEN);
   const pair = cookie.split(";")[0] ?? "";
-  expect(await textOf("/ui/", pair)).toContain("Signed in: ci");
+  expect(await textOf("/ui/", pair)).toContain("You are signed in as ci");
   const opened = await openForm(site, `/ui/templates/${TPL}/run`, pair);
   expect((await opened.send()).status).toBe(303);
   expect(service.calls.map(({ name }) => name)).toEqual(["runSandbox"]);
