@@ -23,6 +23,7 @@ const KEY = {
   injectEnvd: "cube.master.inject_envd",
   ivshmem: "cube.master.enable_ivshmem",
   exposedPorts: "com.exposed_ports",
+  envdVersion: "cube.master.components.envd.version",
 } as const;
 export const ANNOTATIONS = KEY;
 
@@ -153,4 +154,26 @@ export function guestSpecOf(request: SandboxRequest, isolate = false): GuestSpec
           },
         }),
   };
+}
+
+/**
+ * The request with the version of the in-guest agent that READY replicas tell (spec §2.4): the
+ * first `x.y.z` among them, in words or alone. As it is when none tells one.
+ * @returns `differing`: what else they tell, for the log
+ */
+export function withAgentVersion(
+  request: SandboxRequest,
+  replicas: Iterable<{ readonly status: string; readonly agent_version?: string | undefined }>,
+): { request: SandboxRequest; differing: readonly string[] } {
+  const told = new Set<string>();
+  for (const { status, agent_version = "" } of replicas) {
+    const version = status === "READY" ? /\d+\.\d+\.\d+/.exec(agent_version)?.[0] : undefined;
+    if (version !== undefined) told.add(version);
+  }
+  const [first, ...differing] = told;
+  if (first === undefined || request.annotations?.[KEY.envdVersion] === first) {
+    return { request, differing };
+  }
+  const annotations = { ...request.annotations, [KEY.envdVersion]: first };
+  return { request: { ...request, annotations }, differing };
 }

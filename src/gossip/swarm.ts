@@ -58,6 +58,16 @@ export interface RunningSwarm extends Swarm {
   stop(): Promise<void>;
 }
 
+/** @throws AppError artifact_not_ready with what the record lacks, before anybody is asked */
+function assertFetchable({ artifact_id: id, digest, ext4_size_bytes }: ArtifactRecord): void {
+  const missing = [
+    ...(digest === "" ? ["a digest"] : []),
+    ...(ext4_size_bytes > 0 ? [] : ["a size"]),
+  ];
+  if (missing.length === 0) return;
+  throw new AppError("artifact_not_ready", `artifact ${id} lacks ${missing.join(" and ")}`);
+}
+
 const limitOf = (bps: number | undefined): number =>
   bps === undefined || bps <= 0 ? Infinity : bps;
 
@@ -156,6 +166,7 @@ class NodeSwarm implements RunningSwarm {
     const { store } = this.#parts;
     const { digest } = artifact;
     options.signal.throwIfAborted();
+    assertFetchable(artifact);
     if (this.#stopped) throw new AppError("daemon_draining", "the daemon is stopping");
     if (store.findDigest(digest) !== undefined && !store.isSuspect(digest)) {
       if (store.find(artifact.artifact_id)?.digest !== digest) {

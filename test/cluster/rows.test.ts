@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { assembleOciLayout } from "../../scripts/lib/oci-layout.mjs";
 import { TestCluster } from "../support/cluster.ts";
-import type { Job, Row } from "../support/daemon.ts";
+import { waitFor, type Job, type Row } from "../support/daemon.ts";
 
 const LONG_MS = 300_000;
 const FULL = "node-2";
@@ -27,12 +27,14 @@ afterAll(async () => {
   await rm(dir, { recursive: true, force: true });
 }, LONG_MS);
 
-/** The ended job of an image of its own, worked on by a node that has room to build it. */
-async function made(more: Row = {}): Promise<Job> {
+/** The ended job of an image, by default of its own, worked on by a node with room to build. */
+async function made(more: Row = {}, image?: number): Promise<Job> {
   for (;;) {
-    const name = `image-${++images}`;
+    const name = `image-${image ?? ++images}`;
     const file = { path: "data", type: "file" as const, content: randomBytes(100_000) };
-    await assembleOciLayout(join(dir, name), { layers: [{ entries: [file] }], tag: "demo" });
+    if (image === undefined) {
+      await assembleOciLayout(join(dir, name), { layers: [{ entries: [file] }], tag: "demo" });
+    }
     const source_image_ref = `oci:${join(dir, name)}:demo`;
     const request = { source_image_ref, writable_layer_size: "64Mi", ...more };
     const job = await cluster.node(0).ended((await cluster.node(0).submit(request)).job_id);
@@ -64,6 +66,28 @@ it(
     const asked = { template_id: job.template_id, preferred_node_id: FULL };
     const { body } = await cluster.node(1).ask("POST", "/v1/resolve", asked);
     expect(body["code"]).toBe("template_has_no_ready_replica");
+  },
+);
+
+it(
+  "row 66: given no node that gets it, then the job fails at DISTRIBUTING; a fresh artifact goes, a used one stays",
+  { timeout: LONG_MS },
+  async () => {
+    const lost = { status: "FAILED", phase: "DISTRIBUTING", ready_node_count: 0 };
+    const fresh = await made({ distribution_scope: [FULL] });
+    expect(fresh).toMatchObject(lost);
+    expect(fresh.error_message).toContain(FULL);
+    await waitFor("the artifact to go", async () => {
+      const found = await cluster.node(0).ask("GET", `/v1/artifacts/${String(fresh.artifact_id)}`);
+      return found.status === 404;
+    });
+    const used = await made({ distribution_scope: ["node-0"] });
+    expect(used.status).toBe("READY");
+    const again = await made({ distribution_scope: [FULL] }, images);
+    expect(again).toMatchObject({ ...lost, artifact_id: used.artifact_id });
+    await cluster.node(0).ask("POST", "/v1/gc");
+    const kept = await cluster.node(0).get(`/v1/artifacts/${String(used.artifact_id)}`);
+    expect(kept["status"]).toBe("READY");
   },
 );
 

@@ -55,6 +55,26 @@ async function build(name: string, node?: string, extra: readonly string[] = [])
 }
 
 describe("image build", () => {
+  it("rows 51, 52 and 55: given the predecessor's environment, then the same bytes, and no mount", async () => {
+    const environment = {
+      CUBEMASTER_NATIVE_ROOTFS_EXPORT_ENABLED: "maybe",
+      CUBEMASTER_NATIVE_ROOTFS_EXPORT_JOBS: "abc",
+    };
+    const plain = await build("plain.ext4");
+    const mounts = await readFile("/proc/self/mounts", "utf8");
+    Object.assign(process.env, environment);
+    try {
+      expect((await build("native.ext4")).digest).toBe(plain.digest);
+    } finally {
+      for (const name of Object.keys(environment)) Reflect.deleteProperty(process.env, name);
+    }
+    expect(await readFile("/proc/self/mounts", "utf8")).toBe(mounts);
+    // What would be half a file after a failure is not there.
+    const broken = ["image", "build", "oci-archive:/dev/null", "-o", join(dir, "broken.ext4")];
+    expect((await runCli(main, broken)).code).not.toBe(0);
+    await expect(stat(join(dir, "broken.ext4"))).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
   it("makes the same bytes and digest of the same image twice", async () => {
     const first = await build("a.ext4");
     const second = await build("b.ext4");

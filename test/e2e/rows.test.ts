@@ -115,6 +115,12 @@ describe("ids and normalising", { timeout: LONG_MS }, () => {
     }
   });
 
+  it("row 11: given four ports of one's own and 49983, then all are stored", async () => {
+    const job = await made({ exposed_ports: [1001, 1002, 1003, 1004, 49_983] });
+    const ports = "1001:1002:1003:1004:49983";
+    expect(await annotationsOf(job)).toMatchObject({ "com.exposed_ports": ports });
+  });
+
   it.each(["docker://", "-v /x", "a b", "a;rm"])(
     "row 13: given the image %j, then it is rejected",
     async (source_image_ref) => {
@@ -216,6 +222,40 @@ describe("artifacts", { timeout: LONG_MS }, () => {
   });
 });
 
+describe("redo", { timeout: LONG_MS }, () => {
+  const redone = async (templateId: string): Promise<Job> => {
+    const asked = await daemon.ask("POST", `/v1/templates/${templateId}/redo`, {});
+    expect(asked.status).toBe(202);
+    return daemon.ended(String(asked.body["job_id"]));
+  };
+
+  it("row 75: given a redo that builds again, then what it generates has the template's own id", async () => {
+    const job = await made({ writable_layer_size: "96Mi" });
+    const { digest } = await daemon.get(`/v1/artifacts/${String(job.artifact_id)}`);
+    const folder = String(digest).replace("sha256:", "");
+    await rm(join(daemon.dataDir, "artifacts/sha256", folder, "rootfs.ext4"));
+    const again = await redone(job.template_id);
+    expect(again).toMatchObject({ status: "READY", template_id: job.template_id });
+    expect(await annotationsOf(job)).toMatchObject({
+      "cube.master.appsnapshot.template.id": job.template_id,
+    });
+  });
+
+  it("row 76: given a snapshot, which has no source image, then its redo is refused before any cleanup", async () => {
+    const { template_id } = await made();
+    const run = { template_id, sandbox_id: "sb-row-76" };
+    expect((await daemon.ask("POST", "/v1/sandboxes", run)).status).toBe(201);
+    const frozen = await daemon.ask("POST", "/v1/sandboxes/sb-row-76/snapshots", {});
+    const id = String(frozen.body["snapshot_id"]);
+    const before = await daemon.items(`/v1/templates/${id}/replicas`);
+    const { status } = await daemon.ask("POST", `/v1/templates/${id}/redo`, {});
+    expect(status).toBeGreaterThanOrEqual(400);
+    expect(await daemon.items(`/v1/templates/${id}/replicas`)).toEqual(before);
+    await daemon.ask("DELETE", "/v1/sandboxes/sb-row-76");
+    expect((await daemon.ask("DELETE", `/v1/snapshots/${id}`)).status).toBe(200);
+  });
+});
+
 describe("what is asked of a template", { timeout: LONG_MS }, () => {
   it("its job, definition, request, replicas and artifact name each other", async () => {
     const job = await made({ display_name: "asked", labels: { team: "a" } });
@@ -300,6 +340,19 @@ describe("distribution and resolving", { timeout: LONG_MS }, () => {
       const { status } = await daemon.ask("DELETE", `/v1/templates/${template_id}`);
       return status < 300;
     });
+  });
+
+  it("row 92: given readers while a template goes, then none resolves to it afterwards", async () => {
+    const { template_id } = await made();
+    const resolve = () => daemon.ask("POST", "/v1/resolve", { template_id });
+    const reading = Array.from({ length: 20 }, resolve);
+    const gone = daemon.ask("DELETE", `/v1/templates/${template_id}`);
+    reading.push(...Array.from({ length: 20 }, resolve));
+    expect((await gone).status).toBe(200);
+    const after = await resolve();
+    expect([after.status, after.body["code"]]).toEqual([404, "template_not_found"]);
+    await Promise.all(reading);
+    expect((await resolve()).status).toBe(404);
   });
 
   it("row 96: given a preferred node that has none, then an error although another is ready", async () => {

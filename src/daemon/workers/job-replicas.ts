@@ -11,6 +11,7 @@ import {
   nextRedoGeneration,
   statusFromReplicas,
   wantedGeneration,
+  withAgentVersion,
   type ArtifactRecord,
   type Catalog,
   type CreateFromImageRequest,
@@ -191,6 +192,8 @@ interface Sight {
   readonly phases: readonly (string | undefined)[];
   readonly ended: number;
   readonly delivered: number;
+  /** True when each has ended without the artifact: nothing was begun with it anywhere. */
+  readonly isLost: boolean;
 }
 
 function seeReplicas(steps: JobSteps, template: TemplateRecord, job: JobRecord): Sight {
@@ -198,9 +201,10 @@ function seeReplicas(steps: JobSteps, template: TemplateRecord, job: JobRecord):
   const byNode = new Map(
     replicasOf(steps.catalog, template.template_id).map((one) => [one.node_id, one]),
   );
-  const phases = targets.map(
-    (node) => attemptAt(byNode.get(node), wantedGeneration(template, node))?.phase,
+  const attempts = targets.map((node) =>
+    attemptAt(byNode.get(node), wantedGeneration(template, node)),
   );
+  const phases = attempts.map((attempt) => attempt?.phase);
   // A node that is down does not hold up the others: it catches up when it comes back.
   const hasEnded = (node: string, index: number) =>
     ["READY", "FAILED"].includes(phases[index] ?? "") || steps.nodes.get(node)?.healthy !== true;
@@ -208,7 +212,10 @@ function seeReplicas(steps: JobSteps, template: TemplateRecord, job: JobRecord):
   const delivered = targets.filter(
     (node, index) => (phases[index] ?? "DISTRIBUTING") !== "DISTRIBUTING" || hasEnded(node, index),
   ).length;
-  return { targets, phases, ended, delivered };
+  const lacks = (attempt: (typeof attempts)[number]) =>
+    attempt === undefined || attempt.last_error_phase === "DISTRIBUTING";
+  const isLost = ended >= targets.length && targets.length > 0 && attempts.every(lacks);
+  return { targets, phases, ended, delivered, isLost };
 }
 
 /**
@@ -239,8 +246,9 @@ export async function awaitReplicas(
       const template = records.get("template", job.template_id);
       if (template === undefined)
         throw new AppError("template_not_found", "the template was deleted");
-      const { targets, ended, delivered } = seeReplicas(steps, template, job);
+      const { targets, ended, delivered, isLost } = seeReplicas(steps, template, job);
       progress.replicas(ended, targets.length);
+      if (isLost) return true;
       if (delivered >= targets.length) {
         const at = records.get("job", job.job_id)?.phase;
         if (at !== "SNAPSHOTTING" && at !== "REGISTERING") {
@@ -282,7 +290,10 @@ function outcome(template: TemplateRecord, job: JobRecord, replicas: readonly Re
   return statusFromReplicas(targets, asked);
 }
 
-/** @throws AppError snapshot_failed when no node has got there */
+/**
+ * @throws AppError snapshot_failed when no node has got there; a job that was distributing stays in
+ *   that phase then
+ */
 export async function registerReplicas(steps: JobSteps, jobId: string): Promise<void> {
   const { catalog, jobLog, records } = steps;
   const seen = records.get("job", jobId);
@@ -291,9 +302,10 @@ export async function registerReplicas(steps: JobSteps, jobId: string): Promise<
     throw new AppError("template_not_found", "the template was deleted");
   }
   const isRedo = seen.operation === "REDO";
-  const job = isRedo ? seen : await steps.enter(jobId, "REGISTERING");
-  const replicas = replicasOf(catalog, job.template_id);
-  const { status, ready, failed, error } = outcome(template, job, replicas);
+  const replicas = replicasOf(catalog, seen.template_id);
+  const { status, ready, failed, error } = outcome(template, seen, replicas);
+  const isLost = status === "FAILED" && seen.phase === "DISTRIBUTING";
+  const job = isRedo || isLost ? seen : await steps.enter(jobId, "REGISTERING");
   const counts = { ready_node_count: ready, failed_node_count: failed };
   if (status === "FAILED") {
     await records.update("job", jobId, (current) => current && { ...current, ...counts });
@@ -304,12 +316,16 @@ export async function registerReplicas(steps: JobSteps, jobId: string): Promise<
   if (warning !== "") jobLog.append(jobId, "warn", warning);
   const at = steps.now();
   const now = statusOf(template, replicas);
-  await records.update(
-    "template",
-    job.template_id,
-    (current) =>
-      current && { ...current, status: now.status, last_error: now.error, updated_at: at },
-  );
+  await records.update("template", job.template_id, (current) => {
+    if (current === undefined) return undefined;
+    const { request, differing } = withAgentVersion(current.request, replicas);
+    if (differing.length > 0) {
+      const others = differing.join(", ");
+      jobLog.append(jobId, "warn", `some replicas have another agent in them: ${others}`);
+    }
+    const { status: is, error: why } = now;
+    return { ...current, request, status: is, last_error: why, updated_at: at };
+  });
   await records.update(
     "job",
     jobId,

@@ -55,6 +55,20 @@ describe("the swarm", () => {
       expect(countOf(net, "b")).toEqual(before);
     }));
 
+  it("row 64: given an artifact without digest or size, then nobody is asked and the error lists them", () =>
+    withNet(async (net) => {
+      const [builder, other] = await openAll(net, ["a", "b"]);
+      if (builder === undefined || other === undefined) throw new Error("no nodes");
+      const artifact = await net.seed(builder, "rfs-1", imageBytes(1, 4));
+      const lacking = { ...artifact, digest: "", ext4_size_bytes: 0 };
+      await expect(other.swarm.fetch(lacking, { signal: never })).rejects.toMatchObject({
+        code: "artifact_not_ready",
+        message: "artifact rfs-1 lacks a digest and a size",
+      });
+      expect(builder.sentBytes).toBe(0);
+      await other.swarm.fetch(artifact, { signal: never });
+    }));
+
   it("has the builder send little more than one copy to many, within its upload limit", () =>
     withNet(async (net) => {
       const limit = 4 * MIB;

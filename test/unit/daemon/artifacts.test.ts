@@ -32,6 +32,8 @@ let chosen: ArtifactRecord | undefined;
 let lasts: boolean;
 let asked: number;
 let builds: number;
+/** The record when it was last built. */
+let atBuild: ArtifactRecord | undefined;
 
 /** What a build comes to; absent: it fails. */
 let built: RootfsBuildResult | undefined;
@@ -41,6 +43,7 @@ let between: (next: ArtifactRecord | null | undefined) => void;
 const builder: RootfsBuilder = {
   async build() {
     builds++;
+    atBuild = chosen;
     if (built === undefined) throw new Error("built here");
     return built;
   },
@@ -183,4 +186,33 @@ it("does not count on a maker that is down or was not heard of for long", () => 
   expect(isHeldByPeer(made(), { ...sight, isUp: () => false })).toBe(false);
   expect(isHeldByPeer(made(), { ...sight, nowMs: Date.parse(AT) + 60_001 })).toBe(false);
   expect(isHeldByPeer(record({ status: "READY" }), sight)).toBe(false);
+});
+
+it("row 39: given a READY record without what the request is generated from, then it is rebuilt", async () => {
+  const { image_config: _lost, ...rest } = made();
+  chosen = rest;
+  await expect(ensure()).rejects.toThrow("built here");
+  expect(builds).toBe(1);
+});
+
+it("row 41: given a record with the expected id but another fingerprint, then an error, and it stays", async () => {
+  const other = { ...made(), template_spec_fingerprint: "another" };
+  chosen = other;
+  await expect(ensure()).rejects.toThrow("belongs to another fingerprint");
+  expect([chosen, builds]).toEqual([other, 0]);
+});
+
+it("row 42: given a CLEANUP_PENDING record, when a build claims it, then it is BUILDING", async () => {
+  chosen = { ...made(), status: "CLEANUP_PENDING", cleaned_by: ["there"] };
+  await expect(ensure()).rejects.toThrow("built here");
+  expect(atBuild).toMatchObject({ status: "BUILDING", builder: HERE, digest: "" });
+});
+
+it("row 73: given it became READY while a redo waits to build it, then it is kept with its token", async () => {
+  chosen = record({ builder: THERE, download_token: "before" });
+  const ended = ensure();
+  while (asked < 1) await turn();
+  chosen = { ...made(), download_token: "fresh" };
+  const { artifact, fresh } = await ended;
+  expect([artifact.download_token, fresh, builds]).toEqual(["fresh", false, 0]);
 });

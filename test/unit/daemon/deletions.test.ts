@@ -158,6 +158,17 @@ it("row 84: given only orphan jobs, then delete removes them", async () => {
   expect([...records.list("job")]).toEqual([]);
 });
 
+it("row 85: given artifacts b and a, then they are released in order a, b", async () => {
+  await put({ artifact_id: "rfs-b" });
+  await putJob({ status: "FAILED", artifact_id: "rfs-a" });
+  for (const artifact_id of ["rfs-a", "rfs-b"]) {
+    const { artifact } = sidecarOf(artifact_id, manifestOf(new Uint8Array(1)));
+    await records.update("artifact", artifact_id, () => artifact);
+  }
+  await remove();
+  expect(released).toEqual(["rfs-a", "rfs-b"]);
+});
+
 it("row 90: given force delete with a live sandbox, then template_in_use and nothing is marked", async () => {
   await put({ job_id: "j1" });
   await putJob();

@@ -48,6 +48,12 @@ const since = { unreferenced_at: "2026-01-01T00:00:00.000Z" };
 
 describe("what is to be done with an artifact", () => {
   const cases: [string, Partial<ArtifactRecord>, Partial<ArtifactSight>, string][] = [
+    [
+      "row 42, claimed by a build: deletion backs off",
+      { status: "BUILDING" },
+      { isBuilding: true },
+      "none",
+    ],
     ["used: nothing", {}, { references: [used] }, "none"],
     ["used past its deadline: renewed", { gc_deadline: 1 }, { references: [used] }, "renew"],
     ["unused: its grace begins", {}, {}, "grace"],

@@ -11,6 +11,7 @@ import {
   parseTemplateId,
   newTemplateId,
   sizeInGib,
+  withAgentVersion,
   type CreateFromImageRequest,
   type ImageConfig,
 } from "../../../src/domain/index.ts";
@@ -214,5 +215,26 @@ describe("generated create request (spec §3.10)", () => {
   test("command and args are each replaced completely", () => {
     const made = generate({ container_overrides: { args: [] } });
     expect(made.containers?.[0]).toMatchObject({ command: ["/init"], args: [] });
+  });
+});
+
+describe("row 69: the agent's version in what a template's sandboxes are started with", () => {
+  const KEY = "cube.master.components.envd.version";
+  const told = (agent_version: string, status = "READY") => ({ status, agent_version });
+  test('"envd version 0.5.11" and "0.5.11" are 0.5.11, stored once', () => {
+    const replicas = [told("none"), told("envd version 0.5.11"), told("0.5.11")];
+    const first = withAgentVersion({ annotations: { a: "b" } }, replicas);
+    expect(first).toEqual({
+      request: { annotations: { a: "b", [KEY]: "0.5.11" } },
+      differing: [],
+    });
+    expect(withAgentVersion(first.request, replicas).request).toBe(first.request);
+  });
+  test("the first counts, others are told; of replicas that are not READY none", () => {
+    const replicas = [told("9.9.9", "FAILED"), told("1.2.3"), told("1.2.4")];
+    const { request, differing } = withAgentVersion({}, replicas);
+    expect([request.annotations?.[KEY], differing]).toEqual(["1.2.3", ["1.2.4"]]);
+    const unchanged = { annotations: {} };
+    expect(withAgentVersion(unchanged, [told("none")]).request).toBe(unchanged);
   });
 });

@@ -163,7 +163,9 @@ describe("the small rules", () => {
     ["3", 3],
     [-1, 6],
     [2.5, 6],
-  ])("prefetches for %j: %i layers", (value, count) => expect(parsePrefetch(value)).toBe(count));
+  ])("row 51: given %j, then it prefetches %i layers", (value, count) =>
+    expect(parsePrefetch(value)).toBe(count),
+  );
   it("reads Retry-After as seconds and as a date", () => {
     expect(parseRetryAfter("3", 0)).toBe(3000);
     expect(parseRetryAfter("Thu, 01 Jan 1970 00:00:10 GMT", 4000)).toBe(6000);
