@@ -95,6 +95,10 @@ function findRedo(
   const scope = request.distribution_scope ?? [];
   const { template_id: id } = queries.template(idOrName);
   const template = records.get("template", id);
+  if (template?.kind === "snapshot") {
+    const what = `${id} is the memory of a sandbox, which cannot be made anew`;
+    throw new AppError("redo_not_allowed", what);
+  }
   const jobs = jobsOf(records, id);
   const active = jobs.find(isActiveJob);
   if (active !== undefined) throw inProgress(id, active.job_id);

@@ -61,14 +61,13 @@ describe("image build", () => {
       CUBEMASTER_NATIVE_ROOTFS_EXPORT_JOBS: "abc",
     };
     const plain = await build("plain.ext4");
-    const mounts = await readFile("/proc/self/mounts", "utf8");
     Object.assign(process.env, environment);
     try {
       expect((await build("native.ext4")).digest).toBe(plain.digest);
     } finally {
       for (const name of Object.keys(environment)) Reflect.deleteProperty(process.env, name);
     }
-    expect(await readFile("/proc/self/mounts", "utf8")).toBe(mounts);
+    expect(await readFile("/proc/self/mounts", "utf8")).not.toContain(dir);
     // What would be half a file after a failure is not there.
     const broken = ["image", "build", "oci-archive:/dev/null", "-o", join(dir, "broken.ext4")];
     expect((await runCli(main, broken)).code).not.toBe(0);

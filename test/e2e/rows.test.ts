@@ -248,8 +248,8 @@ describe("redo", { timeout: LONG_MS }, () => {
     const frozen = await daemon.ask("POST", "/v1/sandboxes/sb-row-76/snapshots", {});
     const id = String(frozen.body["snapshot_id"]);
     const before = await daemon.items(`/v1/templates/${id}/replicas`);
-    const { status } = await daemon.ask("POST", `/v1/templates/${id}/redo`, {});
-    expect(status).toBeGreaterThanOrEqual(400);
+    const { status, body } = await daemon.ask("POST", `/v1/templates/${id}/redo`, {});
+    expect([status, body["code"]]).toEqual([409, "redo_not_allowed"]);
     expect(await daemon.items(`/v1/templates/${id}/replicas`)).toEqual(before);
     await daemon.ask("DELETE", "/v1/sandboxes/sb-row-76");
     expect((await daemon.ask("DELETE", `/v1/snapshots/${id}`)).status).toBe(200);
