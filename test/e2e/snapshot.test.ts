@@ -91,7 +91,10 @@ describe("a running sandbox", { timeout: LONG_MS }, () => {
       (await daemon.items("/v1/jobs")).find((job) => job["operation"] === "SNAPSHOT_CREATE");
     const job = await waitFor("the operation", async () => {
       const found = await active();
-      return found?.["status"] === "RUNNING" ? found : undefined;
+      if (found?.["status"] !== "RUNNING") return undefined;
+      // Before its record is written there is nothing to be settled but the job.
+      const record = await daemon.ask("GET", `/v1/snapshots/${String(found["resource_id"])}`);
+      return record.status === 200 ? found : undefined;
     });
     await daemon.kill();
     await asked;
