@@ -141,7 +141,11 @@ export async function submitRedo(
   parts.onJob(job.job_id);
   await records.update("job", job.job_id, () => ({ ...job, phase: resume, resume_phase: resume }));
   try {
-    await claimTemplate(records, id, job.job_id);
+    const isClaimed = await claimTemplate(records, id, job.job_id);
+    // Deleted since it was found: its jobs went with it.
+    if (!isClaimed && found.template !== undefined) {
+      throw new AppError("template_not_found", `template ${id} was deleted`);
+    }
   } catch (error) {
     await records.update("job", job.job_id, (current) => (current ? null : undefined));
     throw error;
@@ -149,8 +153,11 @@ export async function submitRedo(
   return job.job_id;
 }
 
-/** @throws AppError template_attempt_in_progress: another job has it, or it is being deleted */
-export async function claimTemplate(records: Records, id: string, jobId: string): Promise<void> {
+/**
+ * @returns false when there is no record of the template to claim
+ * @throws AppError template_attempt_in_progress: another job has it, or it is being deleted
+ */
+export async function claimTemplate(records: Records, id: string, jobId: string): Promise<boolean> {
   for (;;) {
     const before = records.get("template", id)?.job_id ?? "";
     const other = before === "" ? undefined : await records.update("job", before, () => undefined);
@@ -162,7 +169,8 @@ export async function claimTemplate(records: Records, id: string, jobId: string)
       }
       return { ...current, job_id: jobId };
     });
-    if (claimed === undefined || claimed.job_id === jobId) return;
+    if (claimed === undefined) return false;
+    if (claimed.job_id === jobId) return true;
   }
 }
 

@@ -118,7 +118,13 @@ export class MadeReplicas {
   async remove(templateId: string): Promise<void> {
     const made = this.#serving.get(templateId);
     this.#serving.delete(templateId);
-    if (made !== undefined) await this.#dropRow(templateId, made.snapshot);
+    try {
+      if (made !== undefined) await this.#dropRow(templateId, made.snapshot);
+    } catch (error) {
+      // Known still, so that it is removed when that is tried again.
+      if (made !== undefined) this.#serving.set(templateId, made);
+      throw error;
+    }
     const foreign = this.#foreign.get(templateId);
     this.#foreign.delete(templateId);
     if (foreign !== undefined) {
@@ -130,12 +136,14 @@ export class MadeReplicas {
 
   /** What redos have replaced, as far as no sandbox runs on it; the rest is looked at again. */
   async dropRetired(): Promise<void> {
-    for (const [key, { templateId, generation, snapshot }] of [...this.#retired]) {
+    for (const [key, retired] of [...this.#retired]) {
+      const { templateId, generation, snapshot } = retired;
       if (this.#parts.inUse(templateId, generation)) continue;
       this.#retired.delete(key);
       await this.#dropRow(key, snapshot).catch((error: unknown) => {
         const fields = { template_id: templateId, reason: errorText(error) };
-        this.#parts.log.warn("a replaced snapshot is not removed until the next start", fields);
+        this.#parts.log.warn("a replaced snapshot is not removed yet", fields);
+        this.#retired.set(key, retired);
       });
     }
   }
