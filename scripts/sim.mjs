@@ -1,5 +1,6 @@
 // The cluster's protocols in simulation: `npm run sim -- [--seed N] [--scenario S] [--seeds K]
-// [--minutes M] [--jobs J] [--mutants]`. A failing seed replays exactly, by the command it prints.
+// [--minutes M] [--jobs J] [--mutants] [--model N]`. What fails replays exactly, by the command that
+// it prints.
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -17,11 +18,33 @@ const dataUrl = (source) => `data:text/javascript,${encodeURIComponent(source)}`
 
 /**
  * Strips the types as a module is loaded, and changes the text of one when a mutant is asked for.
+ * What a text comes to is kept for the next process: a run starts many.
  */
 const hooks = (mutant) => `
 import ts from ${JSON.stringify(typescript)};
-import { readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+const kept = ${JSON.stringify(join(root, "node_modules/.cache/simulation"))};
+function strip(text) {
+  const path = kept + "/" + createHash("sha256").update(ts.version).update(text).digest("hex");
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    // Not stripped before.
+  }
+  const { outputText } = ts.transpileModule(text, {
+    compilerOptions: { module: "esnext", target: "es2023", verbatimModuleSyntax: true },
+  });
+  try {
+    mkdirSync(kept, { recursive: true });
+    writeFileSync(path + "." + process.pid, outputText);
+    renameSync(path + "." + process.pid, path);
+  } catch {
+    // It is only for speed.
+  }
+  return outputText;
+}
 const mutant = ${JSON.stringify(mutant ?? null)};
 function mutate(text) {
   for (const { find, replace } of [mutant, ...(mutant.also ?? [])]) {
@@ -36,10 +59,7 @@ export async function load(url, context, next) {
   if (!url.endsWith(".ts")) return next(url, context);
   let text = readFileSync(fileURLToPath(url), "utf8");
   if (mutant !== null && url.endsWith("/" + mutant.file)) text = mutate(text);
-  const { outputText } = ts.transpileModule(text, {
-    compilerOptions: { module: "esnext", target: "es2023", verbatimModuleSyntax: true },
-  });
-  return { format: "module", source: outputText, shortCircuit: true };
+  return { format: "module", source: strip(text), shortCircuit: true };
 }`;
 const register = (mutant) =>
   dataUrl(`import { register } from "node:module";
@@ -141,6 +161,33 @@ export async function runFresh(scenarios, options, jobs) {
   return { failed, totals };
 }
 
+/** So many sequences of operations on whole daemons, each of them a model's commands. */
+async function runModel(first, count, jobs) {
+  const chunk = Math.min(50, count);
+  const totals = {};
+  let done = 0;
+  let failed;
+  const lane = async () => {
+    while (failed === undefined && done < count) {
+      const from = first + done;
+      const size = Math.min(chunk, count - done);
+      done += size;
+      const { found, totals: counts } = await runSeeds("model", from, size);
+      for (const [name, number] of Object.entries(counts)) {
+        totals[name] = (totals[name] ?? 0) + number;
+      }
+      if (found !== undefined) failed ??= { ...found, size };
+    }
+  };
+  await Promise.all(Array.from({ length: jobs }, lane));
+  console.log(`what happened: ${JSON.stringify(totals)}`);
+  if (failed === undefined) return 0;
+  for (const line of failed.trace) console.log(`  ${line}`);
+  console.log(`\n${failed.violation}`);
+  console.log(`replay: npm run sim -- --model ${failed.size} --seed ${failed.seed}`);
+  return 1;
+}
+
 async function main() {
   const { values } = parseArgs({
     options: {
@@ -150,6 +197,7 @@ async function main() {
       minutes: { type: "string" },
       jobs: { type: "string" },
       mutants: { type: "boolean", default: false },
+      model: { type: "string" },
     },
   });
   const jobs = Number(values.jobs ?? cpus().length);
@@ -157,6 +205,10 @@ async function main() {
     const missed = await runMutants(jobs);
     console.log(`\n${MUTANTS.length - missed.length} of ${MUTANTS.length} slips were noticed`);
     return missed.length === 0 ? 0 : 1;
+  }
+  if (values.model !== undefined) {
+    const first = values.seed ?? Math.floor(Date.now() / 1_000) % 1_000_000;
+    return runModel(Number(first), Number(values.model), jobs);
   }
   const scenarios = values.scenario === undefined ? SCENARIOS : [values.scenario];
   if (values.seed !== undefined) {

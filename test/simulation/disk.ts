@@ -19,7 +19,7 @@ interface Rows {
   local: Map<string, unknown>;
 }
 
-interface Write {
+export interface Write {
   readonly entries: readonly Entry[];
   readonly local: readonly LocalWrite[];
   /** Keys of entries that are taken out. */
@@ -35,6 +35,8 @@ export class Disk {
   readonly rows: Rows = { entries: new Map(), local: new Map() };
   fullUntil = 0;
   sequence = 0;
+  /** Asked around each flush; true: the process has died at that moment. */
+  diesAt: ((moment: "before" | "after", writes: readonly Write[]) => boolean) | undefined;
 }
 
 export type OnMerge = (node: string, entry: Entry) => void;
@@ -50,6 +52,8 @@ class SimulatedCatalog implements Catalog {
   /** As this process sees it: ahead of the disk by what is being flushed. */
   readonly #entries: Map<string, { entry: Entry; sequence: number }>;
   readonly #local: Map<string, unknown>;
+  /** Live entries of a kind in order, until one of them changes. */
+  readonly #lists = new Map<EntryKind, readonly Entry[]>();
   readonly #listeners = new Set<(entry: Entry) => void>();
   readonly #life: number;
   #unflushed: Write[] = [];
@@ -67,6 +71,7 @@ class SimulatedCatalog implements Catalog {
   }
 
   get<K extends EntryKind>(owner: string, kind: K, id: string): Entry<K> | undefined {
+    this.#host.world.turn();
     return this.#entries.get(keyOf({ owner, kind, id }))?.entry as Entry<K> | undefined;
   }
 
@@ -74,13 +79,21 @@ class SimulatedCatalog implements Catalog {
     kind: K,
     options: { id?: string; owner?: string } = {},
   ): Iterable<Entry<K>> {
-    const found = [...this.#entries.values()]
+    this.#host.world.turn();
+    const known = this.#lists.get(kind) ?? this.#listOf(kind);
+    this.#lists.set(kind, known);
+    for (const entry of known) {
+      if (options.id !== undefined && entry.id !== options.id) continue;
+      if (options.owner !== undefined && entry.owner !== options.owner) continue;
+      yield entry as unknown as Entry<K>;
+    }
+  }
+
+  #listOf(kind: EntryKind): readonly Entry[] {
+    return [...this.#entries.values()]
       .map(({ entry }) => entry)
       .filter((entry) => entry.kind === kind && entry.value !== undefined)
-      .filter((entry) => options.id === undefined || entry.id === options.id)
-      .filter((entry) => options.owner === undefined || entry.owner === options.owner);
-    found.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
-    yield* found as unknown as Entry<K>[];
+      .sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
   }
 
   async merge(
@@ -89,6 +102,7 @@ class SimulatedCatalog implements Catalog {
   ): Promise<readonly Entry[]> {
     // Of a former life: nothing happens any more.
     if (this.#host.life !== this.#life) return new Promise(() => undefined);
+    this.#host.world.turn();
     const write = structuredClone({ entries, local: options.local ?? [] });
     const applied: Entry[] = [];
     const done = this.#tail.then(async () => {
@@ -127,6 +141,7 @@ class SimulatedCatalog implements Catalog {
         const held = this.#entries.get(keyOf(one));
         if (held !== undefined) this.#toggle(held.entry);
         this.#entries.delete(keyOf(one));
+        this.#lists.delete(one.kind);
         if (held?.entry.value === undefined) this.#host.world.count("purged tombstones");
       }
       for (const { table, key } of local) this.#local.delete(rowKey(table, key));
@@ -177,8 +192,10 @@ class SimulatedCatalog implements Catalog {
       },
       range: async function* (options = {}) {
         const start = prefixed + (options.prefix ?? "");
-        const keys = [...local.keys()].filter((key) => key.startsWith(start)).sort();
-        for (const key of keys) {
+        const after = options.after === undefined ? "" : prefixed + options.after;
+        const keys = [...local.keys()].filter((key) => key.startsWith(start) && key > after).sort();
+        if (options.reverse === true) keys.reverse();
+        for (const key of keys.slice(0, options.limit)) {
           yield [key.slice(prefixed.length), structuredClone(local.get(key))] as const;
         }
       },
@@ -204,8 +221,15 @@ class SimulatedCatalog implements Catalog {
     await new Promise<void>((resolve) => {
       this.#host.later(world.chance.between(0.1, world.faults.syncMs), resolve);
     });
+    const writes = this.#unflushed.splice(0);
+    if (this.#disk.diesAt?.("before", writes) === true) return new Promise(() => undefined);
+    this.#store(writes);
+    if (this.#disk.diesAt?.("after", writes) === true) return new Promise(() => undefined);
+  }
+
+  #store(writes: readonly Write[]): void {
     const { entries, local } = this.#disk.rows;
-    for (const write of this.#unflushed.splice(0)) {
+    for (const write of writes) {
       for (const entry of write.entries) {
         if (!supersedes(entry, entries.get(keyOf(entry))?.entry)) continue;
         entries.set(keyOf(entry), { entry, sequence: ++this.#disk.sequence });
@@ -224,6 +248,7 @@ class SimulatedCatalog implements Catalog {
     if (!supersedes(entry, held?.entry)) return false;
     if (held !== undefined) this.#toggle(held.entry);
     this.#toggle(entry);
+    this.#lists.delete(entry.kind);
     this.#entries.set(key, { entry, sequence: ++this.#disk.sequence });
     return true;
   }

@@ -1,6 +1,7 @@
 /**
  * One process of `scripts/sim.mjs`: runs seeds of a scenario, and says what it found as JSON lines.
  */
+import { runModel } from "./daemon/model-commands.ts";
 import { simulate } from "./scenarios.ts";
 
 const [scenario = "", first = "1", count = "1", untilMs = "0"] = process.argv.slice(2);
@@ -8,6 +9,16 @@ const totals: Record<string, number> = {};
 const until = Number(untilMs);
 let ran = 0;
 process.on("unhandledRejection", () => undefined);
+if (scenario === "model") {
+  const { ran, counts, failure } = await runModel(Number(first), Number(count));
+  if (failure !== undefined) {
+    const [violation = "", ...trace] = failure.split("\n").reverse();
+    const found = { scenario, seed: Number(first), violation, trace: trace.reverse() };
+    console.log(JSON.stringify(found));
+  }
+  console.log(JSON.stringify({ scenario, ran, totals: counts }));
+  process.exit(0);
+}
 for (let seed = Number(first); ran < Number(count); seed++) {
   if (until > 0 && Date.now() > until) break;
   const { violation, counts, trace, traceHash } = await simulate(scenario, seed);

@@ -9,8 +9,8 @@ import {
 import { createFence, type Fence } from "../../src/gossip/fence.ts";
 import { createLeadership } from "../../src/gossip/leaders.ts";
 import { createMembers } from "../../src/gossip/members.ts";
-import type { Leadership, Liveness, Transport } from "../../src/gossip/ports.ts";
-import { createRegisters, type OpenedRegisters } from "../../src/gossip/registers.ts";
+import type { Leadership, Liveness, Registers, Transport } from "../../src/gossip/ports.ts";
+import { createRegisters } from "../../src/gossip/registers.ts";
 import { createReplication } from "../../src/gossip/sync/index.ts";
 import { Disk, openSimulatedCatalog, type OnMerge } from "./disk.ts";
 import { Host, Network, peerOf, type World } from "./world.ts";
@@ -39,7 +39,7 @@ export function configOf(names: readonly string[], voters: readonly string[]): C
 export interface Life {
   readonly catalog: Catalog;
   readonly transport: Transport;
-  readonly registers: OpenedRegisters;
+  readonly registers: Registers;
   readonly leadership: Leadership;
   readonly fence: Fence;
 }
@@ -47,8 +47,8 @@ export interface Life {
 export class SimNode {
   readonly host: Host;
   readonly disk = new Disk();
-  readonly #network: Network;
-  readonly #onMerge: OnMerge;
+  protected readonly network: Network;
+  protected readonly onMerge: OnMerge;
   readonly #peers: () => readonly SimNode[];
   life: Life | undefined;
 
@@ -61,8 +61,8 @@ export class SimNode {
     peers: () => readonly SimNode[],
   ) {
     this.host = new Host(world, name);
-    this.#network = network;
-    this.#onMerge = onMerge;
+    this.network = network;
+    this.onMerge = onMerge;
     this.#peers = peers;
     const entry = { owner: CLUSTER, kind: "cluster", id: CONFIG_ID, version: 1, value: config };
     this.disk.rows.entries.set(`cluster\0${CONFIG_ID}\0${CLUSTER}`, {
@@ -79,9 +79,9 @@ export class SimNode {
   async start(begin: (node: SimNode, life: Life) => void): Promise<void> {
     const { host } = this;
     host.up = true;
-    const catalog = openSimulatedCatalog(host, this.disk, this.#onMerge);
+    const catalog = openSimulatedCatalog(host, this.disk, this.onMerge);
     const members = createMembers(catalog, host.name);
-    const transport = this.#network.transport(host);
+    const transport = this.network.transport(host);
     const clock = host.clock();
     const parts = { catalog, members, transport, clock, random: host.random(), log: host.log() };
     const registers = createRegisters(parts);

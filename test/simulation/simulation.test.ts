@@ -40,6 +40,18 @@ describe("the simulation", { timeout: 8 * MINUTES }, () => {
     }
   });
 
+  it("holds while daemons are asked for everything, and die in between", async () => {
+    const { found, totals } = await runSeeds("operations", 301, 1);
+    expect(found, JSON.stringify(found)).toBeUndefined();
+    expect(totals["crashes"]).toBeGreaterThan(0);
+  });
+
+  it("sequences of all operations on three daemons end where a simple model does", async () => {
+    const { found, totals } = await runSeeds("model", 2_000, 6);
+    expect(found, JSON.stringify(found)).toBeUndefined();
+    expect(totals["sequences"]).toBe(6);
+  });
+
   it("notices every slip", async () => {
     expect(await runMutants(cpus().length)).toEqual([]);
   });

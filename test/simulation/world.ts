@@ -46,6 +46,9 @@ export class Chance {
   }
 }
 
+/** Far more than one event takes. */
+const MOST_TURNS = 2_000_000;
+
 interface Event {
   readonly at: number;
   readonly order: number;
@@ -85,6 +88,7 @@ export class World {
   #heap: Event[] = [];
   #order = 0;
   #hash = 0;
+  #turns = 0;
 
   constructor(seed: number, faults: Faults) {
     this.chance = new Chance(seed);
@@ -109,6 +113,15 @@ export class World {
     return this.#hash >>> 0;
   }
 
+  /** Called by what work does again and again: one event that never ends would stop the world. */
+  turn(): void {
+    if (++this.#turns < MOST_TURNS) return;
+    this.#turns = 0;
+    const { stack } = new Error("something spins without waiting");
+    console.error(`${this.trace.slice(-20).join("\n")}\n${String(stack)}`);
+    process.exit(3);
+  }
+
   after(milliseconds: number, run: () => void): Event {
     const event = {
       at: this.now + Math.max(0, milliseconds),
@@ -128,6 +141,7 @@ export class World {
       pop(this.#heap);
       if (next.cancelled) continue;
       this.now = next.at;
+      this.#turns = 0;
       next.run();
       await settle();
       check();
@@ -137,7 +151,7 @@ export class World {
 }
 
 /** All microtasks have run when a macrotask does. */
-const settle = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
+export const settle = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
 
 const isBefore = (a: Event, b: Event): boolean =>
   a.at < b.at || (a.at === b.at && a.order < b.order);
@@ -235,8 +249,10 @@ export class Host {
   }
 
   log(): Log {
+    const shown = (_key: string, value: unknown) =>
+      value instanceof Error ? String(value) : value;
     const note = (level: string) => (message: string, fields?: Record<string, unknown>) =>
-      this.world.note(`${this.name} ${level} ${message} ${JSON.stringify(fields ?? {})}`);
+      this.world.note(`${this.name} ${level} ${message} ${JSON.stringify(fields ?? {}, shown)}`);
     const log: Log = {
       debug: () => undefined,
       info: note("info"),

@@ -73,7 +73,9 @@ it("removes the files of a replica when that has failed before", async () => {
     folders: { names: async () => [], remove: async () => undefined },
     facts: { get: () => undefined },
   } as never);
-  const publish = async (local: readonly LocalWrite[]) => void (await catalog.merge([], { local }));
+  const publish = async (local: readonly LocalWrite[]) => {
+    await catalog.merge([], { local });
+  };
   const replica = (generation: number) => {
     const dir = made.folder("tpl-1", generation);
     return { snapshot: { driver: "rootfs", dir } as DriverSnapshot, generation };
