@@ -141,6 +141,16 @@ export interface RuntimeDriver {
     options?: { signal?: AbortSignal; onStep?: (step: string) => void },
   ): Promise<DriverSandbox>;
   /**
+   * Makes a sandbox's snapshot stand by itself: writes the disk as its guest saw it to `to` (not
+   * there yet), a raw file with its holes, which is the snapshot's root filesystem from then on,
+   * with nothing above it. On failure `to` is not there, and the snapshot is of no more use.
+   * @throws AppError snapshot_not_found when it is not whole; snapshot_failed
+   */
+  flattenSnapshot(
+    input: { snapshot: DriverSnapshot; to: string },
+    options?: { signal?: AbortSignal },
+  ): Promise<DriverSnapshot>;
+  /**
    * The snapshot's files, which don't change as long as it is there. Reads them all.
    * @throws AppError snapshot_not_found when it is not whole
    */
@@ -157,7 +167,8 @@ export interface RuntimeDriver {
   importSnapshot(
     input: {
       templateId: string;
-      snapshotId: string;
+      /** Absent: it becomes a template's. */
+      snapshotId?: string;
       versions: ComponentVersions;
       description: SnapshotExport["description"];
       files: readonly Pick<SnapshotFile, "name" | "path">[];

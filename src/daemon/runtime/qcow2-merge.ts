@@ -68,6 +68,58 @@ export async function mergeOverlays(
   }
 }
 
+/**
+ * Writes what an overlay shows, where it has something of its own, into a raw file.
+ * @param to holds what the overlay lies on, and is as long as the disk
+ * @throws Error when the overlay is something else or of another size, or the signal's reason
+ */
+export async function applyOverlay(
+  overlay: string,
+  to: string,
+  sizeBytes: number,
+  options: { signal?: AbortSignal } = {},
+): Promise<void> {
+  const file = await open(overlay, "r");
+  try {
+    const layer = await readLayer(file, sizeBytes);
+    const out = await open(to, "r+");
+    try {
+      for (let index = 0; index < Math.ceil(sizeBytes / L2_BYTES); index++) {
+        options.signal?.throwIfAborted();
+        const found = await readL2(layer, index);
+        if (found !== undefined) await applyTable(layer, found, index, out, sizeBytes);
+      }
+      await out.sync();
+    } finally {
+      await out.close();
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+async function applyTable(
+  layer: Layer,
+  found: Buffer,
+  index: number,
+  out: FileHandle,
+  sizeBytes: number,
+): Promise<void> {
+  const table = Buffer.alloc(CLUSTER);
+  const first = index * L2_ENTRIES;
+  const write = async (cluster: number, bytes: Buffer): Promise<void> => {
+    const from = cluster * CLUSTER;
+    await out.write(bytes, 0, Math.min(bytes.length, sizeBytes - from), from);
+  };
+  for (const run of runsOf([found], table, (entry) => first + entry)) {
+    await write(run.to, await readAt(layer.file, run.from, run.clusters * CLUSTER));
+  }
+  for (let entry = 0; entry < L2_ENTRIES; entry++) {
+    const isZeros = table.readBigUInt64BE(entry * 8) === ZEROS;
+    if (isZeros) await write(first + entry, Buffer.alloc(CLUSTER));
+  }
+}
+
 async function readAt(
   file: FileHandle | undefined,
   position: number,
@@ -110,8 +162,12 @@ interface Run {
   clusters: number;
 }
 
-/** What is to be copied; fills the result's table, whose clusters `allot` numbers. */
-function runsOf(tables: readonly (Buffer | undefined)[], table: Buffer, allot: () => number) {
+/** What is to be copied; fills the result's table. `allot` says to which cluster an entry's goes. */
+function runsOf(
+  tables: readonly (Buffer | undefined)[],
+  table: Buffer,
+  allot: (entry: number) => number,
+): Run[] {
   const runs: Run[] = [];
   for (let entry = 0; entry < L2_ENTRIES; entry++) {
     const found = topmost(tables, entry);
@@ -120,13 +176,14 @@ function runsOf(tables: readonly (Buffer | undefined)[], table: Buffer, allot: (
       table.writeBigUInt64BE(ZEROS, entry * 8);
       continue;
     }
-    const to = allot();
+    const to = allot(entry);
     table.writeBigUInt64BE(BigInt(to * CLUSTER) | COPIED, entry * 8);
     const last = runs.at(-1);
     const follows =
       last?.layer === found.layer &&
       last.clusters < RUN_CLUSTERS &&
-      last.from + last.clusters * CLUSTER === found.from;
+      last.from + last.clusters * CLUSTER === found.from &&
+      last.to + last.clusters === to;
     if (follows) last.clusters++;
     else runs.push({ ...found, to, clusters: 1 });
   }

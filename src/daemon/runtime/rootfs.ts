@@ -12,6 +12,7 @@ import {
   type DriverSnapshot,
   type RuntimeDriver,
 } from "../../domain/index.ts";
+import { copySparse } from "./file-copy.ts";
 import { readManifest } from "./file-manifest.ts";
 
 /** Constants, so that compat finds replicas of this driver equal on every host. */
@@ -134,12 +135,14 @@ export function createRootfsDriver(options: { sandboxesDir: string; clock: Clock
       if (record === undefined) throw notRunning(sandboxId);
       return write(sandboxId, snapshot, began);
     },
+    flattenSnapshot,
     exportSnapshot,
     async importSnapshot({ description, files, rootfsPath, versions, ...input }) {
       const { rootfs_bytes } = descriptionSchema.parse(description);
       const state = files.find(({ name }) => name === STATE);
       if (state === undefined || (await sizeOf(rootfsPath)) !== rootfs_bytes) {
-        throw new AppError("snapshot_failed", `${input.snapshotId} lacks its state or filesystem`);
+        const id = input.snapshotId ?? input.templateId;
+        throw new AppError("snapshot_failed", `${id} lacks its state or filesystem`);
       }
       return publish({ ...input, rootfsPath }, versions, (to) => copyFile(state.path, to));
     },
@@ -171,7 +174,7 @@ const notRunning = (sandboxId: string): AppError =>
 
 /** A sandbox's snapshot: its state, then the record that makes it whole. */
 async function publish(
-  input: { templateId: string; snapshotId: string; rootfsPath: string; dir: string },
+  input: { templateId: string; snapshotId?: string; rootfsPath: string; dir: string },
   versions: DriverSnapshot["versions"],
   writeState: (path: string) => Promise<void>,
 ): Promise<DriverSnapshot> {
@@ -188,8 +191,29 @@ async function publish(
   }
   const timings = { pause_ms: 0, live_ms: 0, total_ms: 0 };
   const size = await sizeOf(join(dir, STATE));
-  return { templateId, snapshotId, driver: "rootfs", dir, versions, bytes: size, timings };
+  const of = snapshotId === undefined ? { templateId } : { templateId, snapshotId };
+  return { ...of, driver: "rootfs", dir, versions, bytes: size, timings };
 }
+
+const flattenSnapshot: RuntimeDriver["flattenSnapshot"] = async (
+  { snapshot, to },
+  { signal } = {},
+) => {
+  const record = await readRecord(join(snapshot.dir, SNAPSHOT), snapshotSchema);
+  if (record === undefined) {
+    throw new AppError("snapshot_not_found", `${snapshot.dir} holds no whole snapshot`);
+  }
+  try {
+    await copySparse(record.rootfs_path, to, signal);
+    await writeRecord(join(snapshot.dir, SNAPSHOT), { ...record, rootfs_path: to });
+    return snapshot;
+  } catch (cause) {
+    await rm(to, { force: true });
+    if (signal?.aborted === true) throw signal.reason;
+    const what = `the root filesystem of ${snapshot.dir} was not written out`;
+    throw new AppError("snapshot_failed", what, { cause });
+  }
+};
 
 const exportSnapshot: RuntimeDriver["exportSnapshot"] = async ({ dir }, { signal } = {}) => {
   const record = await readRecord(join(dir, SNAPSHOT), snapshotSchema);

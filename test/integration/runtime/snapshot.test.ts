@@ -1,5 +1,5 @@
 /** Snapshots of running guests under real QEMU, and what is done with them. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
   copyFileSync,
@@ -21,6 +21,7 @@ import { realClock } from "../../../src/daemon/effects/clock.ts";
 import { removeForwards } from "../../../src/daemon/runtime/qemu/machine.ts";
 import { Qmp } from "../../../src/daemon/runtime/qemu/qmp.ts";
 import { findVms } from "../../../src/daemon/runtime/qemu/vm-process.ts";
+import { emptyOverlay } from "../../../src/daemon/runtime/qcow2.ts";
 import type { DriverSnapshot, RuntimeDriver, SnapshotExport } from "../../../src/domain/index.ts";
 import { askState, guestAssets, makeGuestRootfs, openDriver } from "../../support/guest.ts";
 import { webGuest } from "../../support/guest.ts";
@@ -198,6 +199,43 @@ describe("a snapshot of a running sandbox", () => {
     );
     await other.close({ keepSandboxes: false });
     await expect(driver.exportSnapshot(snapshot)).rejects.toMatchObject({
+      code: "snapshot_not_found",
+    });
+  }, 60_000);
+});
+
+describe("a snapshot made to stand by itself", () => {
+  test("has its whole disk in one sound filesystem, and starts on that alone", async () => {
+    const sandbox = await restore("alone");
+    await askState(sandbox, "whole");
+    const snapshot = await take("alone", "alone-1");
+    await driver.stop("alone");
+    const to = join(short, "flat.ext4");
+    const flat = await driver.flattenSnapshot({ snapshot, to });
+    expect(statSync(to).size).toBe(statSync(rootfsPath).size);
+    const { description, files } = await driver.exportSnapshot(flat);
+    expect(files.find(({ name }) => name === "disk.qcow2")?.manifest.sizeBytes).toBe(
+      emptyOverlay(statSync(to).size, { path: "rootfs", format: "raw" }).length,
+    );
+    const dir = snapshotDir("tpl-2");
+    const { versions } = snapshot;
+    const made = await driver.importSnapshot({
+      ...{ templateId: "tpl-2", versions, description, files, rootfsPath: to, dir },
+    });
+    expect(made).not.toHaveProperty("snapshotId");
+    await driver.removeSnapshot(flat);
+    const young = await restore("young", made);
+    expect(young).toMatchObject({ templateId: "tpl-2" });
+    expect((await askState(young)).note).toBe("whole");
+    await driver.stop("young");
+    await driver.removeSnapshot(made);
+    // Its journal is played back by whoever mounts it next.
+    copyFileSync(to, join(short, "played.ext4"));
+    const checked = spawnSync("e2fsck", ["-p", join(short, "played.ext4")]);
+    expect([0, 1]).toContain(checked.status);
+    execFileSync("e2fsck", ["-fn", join(short, "played.ext4")]);
+    for (const name of ["flat.ext4", "played.ext4"]) rmSync(join(short, name));
+    await expect(driver.flattenSnapshot({ snapshot, to })).rejects.toMatchObject({
       code: "snapshot_not_found",
     });
   }, 60_000);

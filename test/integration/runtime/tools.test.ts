@@ -10,7 +10,7 @@ import { agentProgram } from "../../../src/daemon/runtime/guest-agent.ts";
 import { isStatic } from "../../../src/daemon/runtime/guest-assets.ts";
 import { runScript } from "../../../src/daemon/runtime/guest-init.ts";
 import { emptyOverlay, writeOverlay } from "../../../src/daemon/runtime/qcow2.ts";
-import { mergeOverlays } from "../../../src/daemon/runtime/qcow2-merge.ts";
+import { applyOverlay, mergeOverlays } from "../../../src/daemon/runtime/qcow2-merge.ts";
 import { webGuest } from "../../support/guest.ts";
 
 const work = mkdtempSync(join(tmpdir(), "tc-tools-"));
@@ -136,6 +136,35 @@ describe("overlays of ours made one, read by qemu-img", () => {
       ...{ path: base, format: "raw" },
     });
     expect(compare("one.qcow2", "again.qcow2")).toContain("Images are identical");
+  });
+
+  test("is written into a copy of what it lies on, zeros and a short end included", async () => {
+    const flat = join(work, "flat.raw");
+    const old = Buffer.alloc(70_000, "old");
+    writeFileSync(flat, old);
+    truncateSync(flat, size);
+    run("dd", ["if=flat.raw", "of=under.raw", "conv=sparse", "status=none"]);
+    truncateSync(join(work, "under.raw"), size);
+    const backing = { path: join(work, "under.raw"), format: "raw" } as const;
+    await writeOverlay(join(work, "over.qcow2"), size, backing);
+    for (const [cluster, pattern] of [
+      [1, 31],
+      [2, 32],
+      [700, 33],
+      [8_200, 34],
+    ]) {
+      write("over.qcow2", cluster!, pattern!);
+    }
+    run("qemu-io", ["-c", "write -z -u 0 65536", "over.qcow2"]);
+    run("qemu-io", ["-c", `write -P 35 ${size - 4_096} 4096`, "over.qcow2"]);
+    await applyOverlay(join(work, "over.qcow2"), flat, size);
+    expect(statSync(flat).size).toBe(size);
+    const same = ["compare", "-f", "qcow2", "-F", "raw", "over.qcow2", "flat.raw"];
+    expect(run("qemu-img", same)).toContain("Images are identical");
+    expect(statSync(flat).blocks * 512).toBeLessThan(20 * 65_536);
+    const abort = AbortSignal.abort(new Error("no longer wanted"));
+    const cut = applyOverlay(join(work, "over.qcow2"), flat, size, { signal: abort });
+    await expect(cut).rejects.toThrow("no longer wanted");
   });
 
   test("refuses what is no such overlay, or of another size", async () => {

@@ -21,6 +21,7 @@ import {
 } from "../../../domain/index.ts";
 import { readGuestAssets, type GuestAssets } from "../guest-assets.ts";
 import { CPU_MODEL, MACHINE } from "./command.ts";
+import { flattenDisk } from "./flatten.ts";
 import { snapshotLive } from "./live-snapshot.ts";
 import { endMachine, releaseMachine, withQemuLog, type Machine } from "./machine.ts";
 import { measureMemory } from "./memory.ts";
@@ -339,6 +340,14 @@ export class QemuDriver implements RuntimeDriver {
         for (const dir of [dirs.next, dirs.gone]) this.#ownDirs.delete(dir);
       }
     });
+  }
+
+  async flattenSnapshot(
+    { snapshot, to }: Parameters<RuntimeDriver["flattenSnapshot"]>[0],
+    options: { signal?: AbortSignal } = {},
+  ): Promise<DriverSnapshot> {
+    this.#records.delete(snapshot.dir);
+    return flattenDisk(snapshot, to, options.signal);
   }
 
   exportSnapshot(

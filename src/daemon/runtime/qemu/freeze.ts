@@ -6,8 +6,8 @@
  */
 import { open, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { execa } from "execa";
 import type { Clock } from "../../../domain/index.ts";
+import { copySparse } from "../file-copy.ts";
 import { ORIGIN_FILES, VM_FILES } from "./command.ts";
 import { joinStates } from "./device-state.ts";
 import { prepareLayer, putLayer } from "./disk-layer.ts";
@@ -43,7 +43,7 @@ export async function freeze(frozen: Freeze): Promise<Frozen> {
   const began = clock.monotonic();
   const origin = join(vmDir, ORIGIN_FILES.memory);
   const path = join(to, VM_FILES.memory);
-  await execa("cp", ["--reflink=auto", "--sparse=always", origin, path], { cancelSignal: signal });
+  await copySparse(origin, path, signal);
   await prepareLayer(qmp, vmDir, frozen.diskBytes);
   await rm(join(vmDir, VM_FILES.devices), { force: true });
   const { ino } = await stat(origin);

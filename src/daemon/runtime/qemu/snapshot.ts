@@ -65,7 +65,17 @@ export async function publishSnapshot(
   record: SnapshotRecord,
 ): Promise<number> {
   for (const name of PARTS) await flush(join(workDir, name));
-  const { sizes, bytes } = await measure(workDir);
+  const bytes = await writeRecord(workDir, record);
+  await flush(workDir);
+  await rm(dir, { recursive: true, force: true });
+  await rename(workDir, dir);
+  await flush(join(dir, ".."));
+  return bytes;
+}
+
+/** @returns bytes that the files take on disk */
+export async function writeRecord(dir: string, record: SnapshotRecord): Promise<number> {
+  const { sizes, bytes } = await measure(dir);
   const text = JSON.stringify({
     format: 1,
     memory_mib: record.shape.memoryMib,
@@ -75,11 +85,7 @@ export async function publishSnapshot(
     rootfs_bytes: (await stat(record.rootfsPath)).size,
     sizes,
   } satisfies z.infer<typeof recordSchema>);
-  await writeFile(join(workDir, RECORD), `${text}\n`, { mode: 0o640, flush: true });
-  await flush(workDir);
-  await rm(dir, { recursive: true, force: true });
-  await rename(workDir, dir);
-  await flush(join(dir, ".."));
+  await writeFile(join(dir, RECORD), `${text}\n`, { mode: 0o640, flush: true });
   return bytes;
 }
 

@@ -1,6 +1,5 @@
 /** A snapshot's files on their way to another host: read there, linked here. */
-import { link, copyFile, mkdir, rm, stat } from "node:fs/promises";
-import { constants } from "node:fs";
+import { mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import {
@@ -9,6 +8,7 @@ import {
   type RuntimeDriver,
   type SnapshotExport,
 } from "../../../domain/index.ts";
+import { linkOrCopy } from "../file-copy.ts";
 import { readManifest } from "../file-manifest.ts";
 import { isWhole, PARTS, publishSnapshot, readSnapshot, workFolder } from "./snapshot.ts";
 
@@ -74,20 +74,12 @@ export async function importFiles(
     const diskBytes = description.disk_bytes;
     const bytes = await publishSnapshot(work, dir, { shape, diskBytes, rootfsPath });
     const { templateId, snapshotId, versions } = input;
-    return { templateId, snapshotId, driver: "qemu", dir, versions, bytes, timings: {} };
+    const of = snapshotId === undefined ? { templateId } : { templateId, snapshotId };
+    return { ...of, driver: "qemu", dir, versions, bytes, timings: {} };
   } catch (cause) {
     await rm(work, { recursive: true, force: true });
     if (signal?.aborted === true) throw signal.reason;
-    const what = `snapshot ${input.snapshotId} cannot be made of what came for it`;
+    const what = `snapshot ${input.snapshotId ?? input.templateId} cannot be made of what came for it`;
     throw new AppError("snapshot_failed", what, { cause });
-  }
-}
-
-async function linkOrCopy(from: string, to: string): Promise<void> {
-  try {
-    await link(from, to);
-  } catch {
-    // Another filesystem, or one without links.
-    await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
   }
 }
