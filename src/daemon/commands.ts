@@ -30,6 +30,7 @@ import type { Deletions } from "./deletions.ts";
 import type { CancelJob } from "./job-cancel.ts";
 import type { JobLog } from "./job-log.ts";
 import type { Records } from "./records.ts";
+import { submitCommit } from "./commits.ts";
 import type { Retention } from "./retention.ts";
 import { submitRedo } from "./redo.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
@@ -217,6 +218,12 @@ export function createCommands(parts: CommandParts): Commands {
       const jobId = await submitRedo({ ...parts, onJob: keep }, id, request, context);
       parts.jobLog.append(jobId, "info", `asked for by ${context.actor}`);
       builds.reconcile();
+      return queries.job(jobId);
+    },
+    async commitSandbox(request, context) {
+      refuseWhenDraining();
+      const jobId = await submitCommit(parts, request, context);
+      parts.jobLog.append(jobId, "info", `asked for by ${context.actor}`);
       return queries.job(jobId);
     },
     async cancelJob(id, context) {

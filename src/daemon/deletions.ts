@@ -273,7 +273,7 @@ class ClusterDeletions implements Deletions {
   }
 
   async #drop(template: TemplateRecord, claim: DeletionClaim): Promise<void> {
-    const { template_id: id, artifact_id } = template;
+    const { template_id: id, artifact_id, frozen } = template;
     const jobs = await this.#dropJobs(id);
     const left = await this.#parts.records.update("template", id, (current) =>
       current?.deletion?.id === claim.id ? null : undefined,
@@ -281,7 +281,11 @@ class ClusterDeletions implements Deletions {
     if (left !== undefined) {
       throw new AppError("template_attempt_in_progress", `${id} is being deleted by another node`);
     }
+    // Nobody else can have any use for a sandbox's memory.
     await this.#dropRest(id, [{ artifact_id }, ...jobs]);
+    for (const file of frozen?.files ?? []) {
+      await this.#parts.artifacts.release(file.artifact_id, { templateId: id, isUrgent: true });
+    }
   }
 
   /** What goes by itself later when this is not reached. */

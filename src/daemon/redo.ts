@@ -104,6 +104,13 @@ function findRedo(
   if (active !== undefined) throw inProgress(id, active.job_id);
   const [latest] = jobs;
   assertRedoable(latest);
+  if (template === undefined && latest?.operation === "COMMIT") {
+    throw new AppError(
+      "redo_not_allowed",
+      `source_image_ref is required: nothing is left of the commit of ${latest.sandbox_id ?? ""}`,
+      { meta: { job_id: latest.job_id } },
+    );
+  }
   const replicas = replicasOf(catalog, id);
   const place = template ?? { desired_nodes: [], distribution_scope: scopeOf(jobs) };
   const targets = targetsOfRedo(nodes, place, replicas, { mode, scope });

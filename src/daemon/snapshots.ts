@@ -83,6 +83,29 @@ export interface Snapshots {
   ): Promise<SnapshotOperation>;
 }
 
+/**
+ * The node that the sandbox is on: this one, or whoever says that he has it.
+ * @throws AppError sandbox_not_found, peer_unreachable
+ */
+export async function nodeOfSandbox(
+  { sandboxes, nodes, clusterRefs }: Pick<SnapshotParts, "sandboxes" | "nodes" | "clusterRefs">,
+  sandboxId: string,
+): Promise<string> {
+  if (sandboxes.list().some((one) => one.sandbox_id === sandboxId)) return nodes.self;
+  const { refs, unanswered } = await clusterRefs.find({ sandboxId });
+  const [ref] = refs;
+  if (ref !== undefined) return ref.node_id;
+  const silent = unanswered.map(({ node_id }) => node_id).sort();
+  if (silent.length === 0) {
+    throw new AppError("sandbox_not_found", `sandbox ${JSON.stringify(sandboxId)} not found`);
+  }
+  throw new AppError(
+    "peer_unreachable",
+    `sandbox ${sandboxId} is on no node that answers; no answer from ${silent.join(", ")}`,
+    { meta: { nodes: silent } },
+  );
+}
+
 const sha256Hex = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 /** One per request id, whatever is asked for. */
@@ -94,23 +117,6 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
 
   const replicasOf = (id: string): ReplicaStatus[] =>
     [...catalog.list("replica", { id })].flatMap(({ value }) => value ?? []);
-  /** The node that the sandbox is on: this one, or whoever says that he has it. */
-  const nodeOf = async (sandboxId: string): Promise<string> => {
-    if (parts.sandboxes.list().some((one) => one.sandbox_id === sandboxId)) return nodes.self;
-    const { refs, unanswered } = await parts.clusterRefs.find({ sandboxId });
-    const [ref] = refs;
-    if (ref !== undefined) return ref.node_id;
-    const silent = unanswered.map(({ node_id }) => node_id).sort();
-    if (silent.length === 0) {
-      throw new AppError("sandbox_not_found", `sandbox ${JSON.stringify(sandboxId)} not found`);
-    }
-    throw new AppError(
-      "peer_unreachable",
-      `sandbox ${sandboxId} is on no node that answers; no answer from ${silent.join(", ")}`,
-      { meta: { nodes: silent } },
-    );
-  };
-
   const newJob = (
     operation: SnapshotJobOperation,
     requestId: string,
@@ -152,7 +158,7 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
       assertSameRequest(earlier, wanted);
       return ended(await jobEnd(earlier, context.signal));
     }
-    const node_id = await nodeOf(wanted.sandbox_id ?? "");
+    const node_id = await nodeOfSandbox(parts, wanted.sandbox_id ?? "");
     guard(node_id);
     assertNoOther(records.list("job"), wanted);
     const job = { ...wanted, node_id };

@@ -6,7 +6,7 @@ import { answerAsks } from "./asks.ts";
 import { readBakePlan } from "./bake.ts";
 import { createArtifacts } from "./build/artifacts.ts";
 import { createCleanup } from "./build/cleanup.ts";
-import { isHeldByPeer, isLedBy, type Builder } from "./build/builder.ts";
+import { isHeldElsewhere, isLedBy, type Builder } from "./build/builder.ts";
 import { neededBytes } from "./build/disk-space.ts";
 import { createRootfsBuilder } from "./build/rootfs-builder.ts";
 import { createImageSource } from "./build/source/source.ts";
@@ -98,12 +98,7 @@ export function createBuilds(
         await asked("session", builder.node_id),
         builder,
       ),
-    isHeldElsewhere: (artifact) =>
-      isHeldByPeer(artifact, {
-        catalog: state.catalog,
-        nowMs: clock.now(),
-        isUp: (id) => id !== config.node_id && state.nodes.get(id)?.healthy === true,
-      }),
+    isHeldElsewhere: (artifact) => isHeldElsewhere({ ...state, clock }, config.node_id, artifact),
   });
   const builds = new BuildsWorker({
     ...state,

@@ -1,6 +1,7 @@
 /** The part of the composition root that runs guests: driver, sandboxes, replicas, refs. */
 import { networkInterfaces } from "node:os";
 import { AppError, type RuntimeDriver } from "../domain/index.ts";
+import { isHeldElsewhere } from "./build/builder.ts";
 import type { DaemonParts } from "./parts.ts";
 import { createClusterRefs } from "./ref-asks.ts";
 import { createDriver } from "./runtime/select.ts";
@@ -8,6 +9,7 @@ import { openRuntimeRefs } from "./runtime-refs.ts";
 import { createSandboxes } from "./sandboxes.ts";
 import { isolatesGuests } from "./secrets.ts";
 import type { Closers, State } from "./state.ts";
+import type { Work } from "./wire-builds.ts";
 import { CompatScanWorker } from "./workers/compat-scan.ts";
 import { ReplicasWorker } from "./workers/replicas.ts";
 import { SnapshotsWorker } from "./workers/snapshots.ts";
@@ -93,6 +95,7 @@ export async function createRuntime(
     templatesDir: state.dirs.templates,
     concurrency: config.concurrent_boots,
     isolateGuests: isolatesGuests(config),
+    isHeldElsewhere: (artifact) => isHeldElsewhere({ ...state, clock }, config.node_id, artifact),
     inUse: (templateId, generation) =>
       generation === undefined
         ? sandboxes.usedTemplates().has(templateId)
@@ -110,20 +113,31 @@ export async function createRuntime(
     clock,
     log: log.child({ module: "compat" }),
   });
-  const snapshotWork = new SnapshotsWorker({
-    ...state,
-    driver,
-    sandboxes,
-    replicas,
-    refs,
-    clock,
-    log: log.child({ module: "snapshots" }),
-    templatesDir: state.dirs.templates,
-  });
   return {
     ...{ driver, detail, failure, nodeIp, sandboxes, replicas },
-    ...{ refs, clusterRefs, compatScan, snapshotWork },
+    ...{ refs, clusterRefs, compatScan },
   };
 }
 
-export type Runtime = Awaited<ReturnType<typeof openRuntime>>;
+export type OpenedRuntime = Awaited<ReturnType<typeof createRuntime>>;
+
+/** What is done with sandboxes needs artifacts as well. */
+export function createSnapshotWork(
+  { clock, log, random }: DaemonParts,
+  state: State,
+  runtime: OpenedRuntime,
+  { cleanup }: Pick<Work, "cleanup">,
+): SnapshotsWorker {
+  return new SnapshotsWorker({
+    ...state,
+    ...runtime,
+    clock,
+    random,
+    log: log.child({ module: "snapshots" }),
+    templatesDir: state.dirs.templates,
+    workDir: state.dirs.work,
+    release: (id, { jobId }) => cleanup.release(id, { jobId, isUrgent: true }),
+  });
+}
+
+export type Runtime = OpenedRuntime & { readonly snapshotWork: SnapshotsWorker };

@@ -14,7 +14,7 @@ import { openState, type Closers } from "./state.ts";
 import { openBuilds } from "./wire-builds.ts";
 import { createCore, every, isInTouch } from "./wire-core.ts";
 import { createDisk } from "./wire-disk.ts";
-import { openRuntime } from "./wire-runtime.ts";
+import { createSnapshotWork, openRuntime } from "./wire-runtime.ts";
 
 export interface Daemon {
   readonly catalog: Catalog;
@@ -50,8 +50,9 @@ export async function startDaemon(parts: DaemonParts): Promise<Daemon> {
 async function start(parts: DaemonParts, opened: Closers): Promise<Daemon> {
   const { config, clock, health, metrics, version } = parts;
   const state = await openState(parts, opened);
-  const runtime = await openRuntime(parts, state, opened);
+  const driven = await openRuntime(parts, state, opened);
   const work = await openBuilds(parts, state);
+  const runtime = { ...driven, snapshotWork: createSnapshotWork(parts, state, driven, work) };
   const disk = createDisk(parts, state, runtime, work, () => isInTouch(state));
   const { catalog, membership, cluster } = state;
   let draining = false;

@@ -37,6 +37,7 @@ export function artifactsOfTemplate(template: TemplateRecord): ReadonlySet<strin
   return new Set(
     [
       template.artifact_id,
+      ...(template.frozen?.files ?? []).map((file) => file.artifact_id),
       request.annotations?.[ARTIFACT_ANNOTATION],
       ...containers.map((container) => container?.image?.image),
       ...containers.map((container) => container?.image?.annotations?.[ARTIFACT_ANNOTATION]),
@@ -59,15 +60,23 @@ export function referencesByArtifact(
     const { template_id: id, kind, status, artifact_id } = template;
     if (id === except.templateId) continue;
     for (const artifactId of artifactsOfTemplate(template)) {
-      const why = artifactId === artifact_id ? "made from it" : "named in its stored request";
+      const isFile =
+        template.frozen?.files.some((file) => file.artifact_id === artifactId) === true;
+      const why =
+        artifactId === artifact_id
+          ? "made from it"
+          : isFile
+            ? "frozen in it"
+            : "named in its stored request";
       add(artifactId, { kind, id, status, why });
     }
   }
   for (const job of jobs) {
-    const { job_id: id, status, artifact_id } = job;
-    if (artifact_id === undefined || artifact_id === "" || id === except.jobId) continue;
-    if (isActiveJob(job) && job.artifact_released !== true)
-      add(artifact_id, { kind: "job", id, status, why: `in ${job.phase}` });
+    const { job_id: id, status, artifact_id = "", artifact_ids = [] } = job;
+    if (id === except.jobId || !isActiveJob(job) || job.artifact_released === true) continue;
+    for (const artifactId of new Set([artifact_id, ...artifact_ids])) {
+      if (artifactId !== "") add(artifactId, { kind: "job", id, status, why: `in ${job.phase}` });
+    }
   }
   return found;
 }

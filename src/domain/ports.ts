@@ -32,6 +32,8 @@ export interface Folders {
   names(dir: string): Promise<readonly string[]>;
   /** A file, or a folder with all that it holds. No error if it is gone. */
   remove(path: string): Promise<void>;
+  /** A second name for the same file; a copy where there can be none. */
+  link(from: string, to: string): Promise<void>;
 }
 
 export type LogFields = Record<string, unknown>;

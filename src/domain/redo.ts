@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { AppError } from "./errors.ts";
+import { frozenFor } from "./frozen.ts";
 import type { JobPhase } from "./job.ts";
 import { isFailedReplica, latestGeneration, wantedGeneration } from "./replica.ts";
 import type { JobRecord, ReplicaStatus, TemplateRecord } from "./schema.ts";
@@ -183,4 +184,13 @@ export function giveUpRedo(
     if (status === "READY" && generation !== undefined) generations[node_id] = generation;
   }
   return Object.keys(generations).length === 0 ? template : { ...template, generations };
+}
+
+/** Without what was frozen, when no node is asked for a replica of it any more. */
+export function dropUnused(template: TemplateRecord): TemplateRecord {
+  const { frozen, ...rest } = template;
+  const isUsed = template.desired_nodes.some(
+    (node) => frozenFor(template, wantedGeneration(template, node)) !== undefined,
+  );
+  return frozen === undefined || isUsed ? template : rest;
 }

@@ -149,7 +149,10 @@ export interface RuntimeDriver {
   flattenSnapshot(
     input: { snapshot: DriverSnapshot; to: string },
     options?: { signal?: AbortSignal },
-  ): Promise<DriverSnapshot>;
+  ): Promise<{
+    readonly snapshot: DriverSnapshot;
+    readonly rootfs: Pick<SnapshotFile, "digest" | "manifest">;
+  }>;
   /**
    * The snapshot's files, which don't change as long as it is there. Reads them all.
    * @throws AppError snapshot_not_found when it is not whole

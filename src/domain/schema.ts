@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { ARTIFACT_STATUSES } from "./artifact.ts";
 import { COMPAT_POLICIES, COMPAT_STATUSES } from "./compat.ts";
+import { frozenSchema } from "./frozen.ts";
 import { JOB_OPERATIONS, JOB_PHASES, JOB_STATUSES } from "./job.ts";
 import { storageSchema } from "./storage-status.ts";
 import { nameSchema } from "./tag.ts";
@@ -198,6 +199,7 @@ export const templateRecordSchema = z.looseObject({
   /** It is not deleted, forced or not, until this is taken back. */
   protected: z.boolean().optional(),
   rootfs_size_bytes_at_snapshot: z.number().nonnegative().optional(),
+  frozen: frozenSchema.optional(),
   artifact_id: shortText.optional(),
   image_info: text.optional(),
   job_id: shortText.optional(),
@@ -239,6 +241,8 @@ export const jobRecordSchema = z.looseObject({
   target_nodes: z.array(shortText).optional(),
   generation: z.number().int().nonnegative().optional(),
   artifact_id: shortText.optional(),
+  /** More that it has made or is about to make. */
+  artifact_ids: z.array(shortText).optional(),
   /** It has failed and its artifact goes: the id is no reference any more. */
   artifact_released: z.boolean().optional(),
   template_spec_fingerprint: shortText.optional(),
@@ -419,6 +423,9 @@ export const templateInfoSchema = z.object({
   labels: stringMap,
   protected: z.boolean(),
   last_error: z.string(),
+  /** The sandbox that became it, and what that had run on; blank when it was made of an image. */
+  origin_sandbox_id: z.string(),
+  parent_id: z.string(),
   created_at: z.string(),
   updated_at: z.string(),
   image_info: z.string(),

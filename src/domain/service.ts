@@ -17,6 +17,7 @@ import type {
   TemplateInfo,
 } from "./schema.ts";
 import type { BundleManifest, Imported, ImportRequest } from "./bundle.ts";
+import type { CommitTemplateRequest } from "./commit.ts";
 import type { RedoPreview, RedoRequest } from "./redo.ts";
 import type { LabelTemplateRequest } from "./labels.ts";
 import type { RenderedRequest } from "./render.ts";
@@ -218,6 +219,13 @@ export interface Commands {
    *   no_failed_template_replicas, no_template_nodes, invalid_request, daemon_draining, no_quorum
    */
   redoTemplate(id: string, request: RedoRequest, context: CallContext): Promise<JobInfo>;
+  /**
+   * Makes a template of a running sandbox, on whichever node it is; the job goes on when the caller
+   * leaves. A request with the same id and content is answered with the same job.
+   * @throws AppError sandbox_not_found, peer_unreachable, storage_not_writable, invalid_request,
+   *   request_id_conflict, snapshot_operation_in_progress, no_template_nodes, no_quorum
+   */
+  commitSandbox(request: CommitTemplateRequest, context: CallContext): Promise<JobInfo>;
   /** @throws AppError job_not_found, job_not_active */
   cancelJob(id: string, context: CallContext): Promise<JobInfo>;
   /**

@@ -221,7 +221,10 @@ export function assertSameRequest(earlier: JobRecord, wanted: JobRecord): void {
  */
 export function assertNoOther(jobs: Iterable<JobRecord>, wanted: JobRecord): void {
   for (const job of jobs) {
-    if (!isActiveJob(job) || !isSnapshotJob(job) || job.job_id === wanted.job_id) continue;
+    const isOperation = isSnapshotJob(job) || job.operation === "COMMIT";
+    if (!isActiveJob(job) || !isOperation || job.job_id === wanted.job_id) continue;
+    // From then on its sandbox has no part in it.
+    if (job.operation === "COMMIT" && job.artifact_status === "READY") continue;
     const shares =
       job.sandbox_id === wanted.sandbox_id
         ? `sandbox ${wanted.sandbox_id ?? ""}`

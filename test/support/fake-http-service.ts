@@ -63,6 +63,8 @@ export const aTemplate = (over: Partial<TemplateInfo> = {}): TemplateInfo => ({
   labels: { team: "blue" },
   protected: false,
   last_error: "",
+  origin_sandbox_id: "",
+  parent_id: "",
   created_at: AT,
   updated_at: AT,
   image_info: `registry.example/web:1@${SHA}`,
@@ -520,6 +522,14 @@ function commandsOf(
       const { template_id } = service.queries.template(id);
       const job_id = `job-${service.jobs.length + 1}`;
       const job = aJob({ job_id, template_id, operation: "REDO", status: "PENDING", progress: 0 });
+      service.jobs.push(job);
+      return job;
+    },
+    async commitSandbox(request, context) {
+      enter("commitSandbox", request, context);
+      const job_id = `job-${service.jobs.length + 1}`;
+      const { sandbox_id } = request;
+      const job = aJob({ job_id, operation: "COMMIT", sandbox_id, status: "PENDING", progress: 0 });
       service.jobs.push(job);
       return job;
     },

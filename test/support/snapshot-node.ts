@@ -1,23 +1,27 @@
 /** One node: sandboxes, refs and snapshot operations over a memory catalog and a fake driver. */
-import { mkdtemp } from "node:fs/promises";
+import { mkdir, mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { submitCommit } from "../../src/daemon/commits.ts";
 import { createSpace } from "../../src/daemon/disk/space.ts";
 import { realFolders } from "../../src/daemon/effects/folders.ts";
 import { createEventHub } from "../../src/daemon/events.ts";
 import { createJobLog } from "../../src/daemon/job-log.ts";
 import { createFacts, createRecords } from "../../src/daemon/records.ts";
 import { openRuntimeRefs } from "../../src/daemon/runtime-refs.ts";
+import { readManifest } from "../../src/daemon/runtime/file-manifest.ts";
 import { createSandboxes } from "../../src/daemon/sandboxes.ts";
 import { createSnapshotQueries } from "../../src/daemon/snapshot-queries.ts";
 import { createSnapshots } from "../../src/daemon/snapshots.ts";
 import { ReplicasWorker } from "../../src/daemon/workers/replicas.ts";
 import { SnapshotsWorker } from "../../src/daemon/workers/snapshots.ts";
 import {
+  AppError,
   STORAGE_THRESHOLDS,
   storageFrom,
   CLUSTER,
   type CallContext,
+  type CommitTemplateRequest,
   type DriverSandbox,
   type DriverSnapshot,
   type Entry,
@@ -25,7 +29,7 @@ import {
   type RecordKind,
   type RuntimeDriver,
 } from "../../src/domain/index.ts";
-import { openCatalog, type OpenedCatalog } from "../../src/storage/index.ts";
+import { openArtifactStore, openCatalog, type OpenedCatalog } from "../../src/storage/index.ts";
 import { realClock } from "./real-clock.ts";
 import { memoryDatabase, recordedLog, templateValue } from "./storage.ts";
 
@@ -42,7 +46,11 @@ export class FakeDriver {
   /** What the next snapshot or rollback waits for, before and after its work. */
   before: () => Promise<void> = () => Promise.resolve();
   after: () => Promise<void> = () => Promise.resolve();
+  flattening: () => Promise<void> = () => Promise.resolve();
   calls = 0;
+  /** Folders of replicas, by how they were made. */
+  readonly imports: string[] = [];
+  readonly boots: string[] = [];
   /** Which driver the daemon has chosen at its start. */
   name: RuntimeDriver["name"] = "rootfs";
   #life = 0;
@@ -111,6 +119,31 @@ export class FakeDriver {
         this.files.add(dir);
         await this.#within(this.after, options?.signal);
         return made(this.sandboxes.get(sandboxId)?.templateId ?? "", snapshotId, dir);
+      },
+      probe: () => Promise.resolve({ available: true, detail: "fake" }),
+      flattenSnapshot: async ({ snapshot, to }, options) => {
+        await this.#within(this.flattening, options?.signal);
+        await writeFile(to, Buffer.alloc(150_000, "disk"));
+        return { snapshot, rootfs: await readManifest(to) };
+      },
+      exportSnapshot: async ({ dir }) => {
+        const path = `${dir}.memory`;
+        await mkdir(dirname(path), { recursive: true });
+        await writeFile(path, Buffer.alloc(70_000, "memory"));
+        const file = { name: "memory", path, ...(await readManifest(path)) };
+        return { description: { format: 1 }, files: [file] };
+      },
+      importSnapshot: ({ templateId, snapshotId, dir }) => {
+        this.imports.push(dir);
+        this.files.add(dir);
+        const { snapshotId: _none, ...own } = made(templateId, "", dir);
+        return Promise.resolve(snapshotId === undefined ? own : { ...own, snapshotId });
+      },
+      makeSnapshot: ({ templateId, dir }) => {
+        this.boots.push(dir);
+        this.files.add(dir);
+        const { snapshotId: _none, ...own } = made(templateId, "", dir);
+        return Promise.resolve(own);
       },
       rollback: async ({ sandboxId, snapshot }, options) => {
         this.calls++;
@@ -224,10 +257,21 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     },
     log,
   });
+  const workDir = join(dir, "work");
+  const store = await openArtifactStore({ dir: join(dir, "artifacts"), workDir, log });
+  const swarm = {
+    fetch: async ({ artifact_id: id }: { artifact_id: string }) => {
+      if (store.find(id) === undefined) throw new AppError("fetch_failed", `nobody holds ${id}`);
+    },
+  };
   const replicas = new ReplicasWorker({
     catalog,
     records,
     facts,
+    store,
+    swarm,
+    isHeldElsewhere: () => false,
+    space,
     driver,
     folders: realFolders,
     jobLog,
@@ -238,28 +282,44 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     concurrency: 1,
     isolateGuests: false,
     inUse: (id: string) => sandboxes.usedTemplates().has(id),
-  } as never);
+  });
   const worker = new SnapshotsWorker({
     catalog,
     records,
     facts,
-    driver,
-    space,
+    nodes,
     sandboxes,
     replicas,
     refs,
     folders: realFolders,
     jobLog,
     clock,
+    random,
     log,
+    store,
+    space,
+    driver,
+    workDir,
     templatesDir,
+    release: async (id) => {
+      await store.remove(id);
+      await facts.put("holding", id, undefined);
+      await records.update("artifact", id, (current) => (current ? null : undefined));
+    },
   });
+  const clusterRefs = { find: () => Promise.resolve({ refs: [], count: 0, unanswered: [] }) };
+  const commit = (request: CommitTemplateRequest) =>
+    submitCommit(
+      { records, nodes, sandboxes, clusterRefs, clock, random, jobDeadlineMs: 60_000 },
+      request,
+      CONTEXT,
+    );
   const snapshots = createSnapshots({
     catalog,
     records,
     nodes,
     sandboxes,
-    clusterRefs: { find: () => Promise.resolve({ refs: [], count: 0, unanswered: [] }) },
+    clusterRefs,
     deletions: {
       remove: async (id) => {
         await records.update("template", id, () => null);
@@ -273,7 +333,8 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
   await sandboxes.recover();
   await replicas.start();
   worker.start();
-  return { node, disk, records, facts, refs, sandboxes, replicas, worker, snapshots, queries, log };
+  const made = { records, facts, refs, sandboxes, replicas, worker, snapshots, queries, store };
+  return { node, disk, ...made, commit, log };
 }
 
 /** A template that is READY, a sandbox on it, and a node at work. */

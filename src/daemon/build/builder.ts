@@ -3,7 +3,8 @@
  * facts and the other records that were written earlier: what is missing here is not yet known,
  * which is not the same as absent.
  */
-import type { ArtifactRecord, Catalog, RecordValues } from "../../domain/index.ts";
+import type { ArtifactRecord, Catalog, Clock, RecordValues } from "../../domain/index.ts";
+import type { Nodes } from "../nodes.ts";
 
 export type Builder = NonNullable<ArtifactRecord["builder"]>;
 
@@ -44,3 +45,19 @@ export function isHeldByPeer(
     nowMs - Date.parse(at) < MAKER_IS_TRUSTED_MS
   );
 }
+
+/** The same of every node but this one. */
+export const isHeldElsewhere = (
+  at: {
+    readonly catalog: Pick<Catalog, "get" | "list">;
+    readonly nodes: Pick<Nodes, "get">;
+    readonly clock: Pick<Clock, "now">;
+  },
+  self: string,
+  artifact: ArtifactRecord,
+): boolean =>
+  isHeldByPeer(artifact, {
+    catalog: at.catalog,
+    nowMs: at.clock.now(),
+    isUp: (id) => id !== self && at.nodes.get(id)?.healthy === true,
+  });

@@ -48,7 +48,7 @@ function positive(text: string): number {
   return Number(text);
 }
 
-function pair(text: string, all: string[] | undefined): string[] {
+export function pair(text: string, all: string[] | undefined): string[] {
   if (!/^[^=]+=/.test(text)) throw new InvalidArgumentError("must be written as KEY=VALUE.");
   return collect(text, all);
 }
@@ -57,6 +57,12 @@ function address(text: string, all: string[] | undefined): string[] {
   if (isIP(text) === 0) throw new InvalidArgumentError("a DNS server is an IP address.");
   return collect(text, all);
 }
+
+/** The labels of flags that `pair` has taken. */
+export const labelsOf = (
+  flags: readonly string[] | undefined,
+): Record<string, string> | undefined =>
+  flags === undefined ? undefined : Object.fromEntries(flags.map(split));
 
 /** Adds the flags to a command. */
 export function addCreateFlags(command: Command): Command {
@@ -108,7 +114,7 @@ export async function createRequest(
     source_image_ref: absoluteReference(flags.image),
     writable_layer_size: flags.writableLayerSize,
     display_name: flags.name,
-    labels: flags.label === undefined ? undefined : Object.fromEntries(flags.label.map(split)),
+    labels: labelsOf(flags.label),
     instance_type: flags.instanceType,
     network_type: flags.networkType,
     exposed_ports: flags.exposePort,

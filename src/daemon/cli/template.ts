@@ -23,6 +23,7 @@ import {
   type WaitFlags,
 } from "./template-args.ts";
 import { registerTemplateEdits } from "./tag.ts";
+import { registerCommit } from "./template-commit.ts";
 import { registerCreatePrepared } from "./template-create.ts";
 import { registerRedo } from "./template-redo.ts";
 import { registerRender } from "./template-render.ts";
@@ -32,6 +33,7 @@ Examples:
   templatecenter tpl create-from-image --image docker.io/library/nginx:1.27 --expose-port 80
   templatecenter tpl list -o wide
   templatecenter tpl info web --include-request --json
+  templatecenter tpl commit sb-0123456789abcdef01234567 --name web-with-tools
   templatecenter tpl redo web --failed-only
   templatecenter tpl delete tpl-0123456789abcdef01234567
 `;
@@ -49,6 +51,7 @@ export function registerTemplate(program: Command, context: CliContext): void {
   registerInfo(group, context);
   registerRender(group, context);
   registerDelete(group, context);
+  registerCommit(group, context);
   registerRedo(group, context);
   registerTemplateEdits(group, context);
   registerExport(group, context, { name: "template", resource: "templates" });
@@ -175,6 +178,8 @@ function templateText(one: TemplateDetail): string {
     ["last_error", one.last_error],
     ["created_at", one.created_at],
     ["image_info", one.image_info],
+    ["origin_sandbox_id", one.origin_sandbox_id],
+    ["parent_id", one.parent_id],
     ["job_id", one.job_id],
     ["artifact", artifact],
     ["artifact_digest", one.artifact_digest],

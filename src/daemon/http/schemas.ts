@@ -10,6 +10,7 @@ import {
   artifactInfoSchema,
   artifactWhySchema,
   clusterViewSchema,
+  commitTemplateSchema,
   compatMatrixSchema,
   compatPreviewSchema,
   compatScanSchema,
@@ -54,6 +55,7 @@ import { count } from "./route.ts";
 const named = <T extends z.ZodType>(name: string, schema: T): T => schema.clone().openapi(name);
 
 export const CreateFromImage = named("CreateFromImageRequest", createFromImageSchema);
+export const CommitTemplate = named("CommitTemplateRequest", commitTemplateSchema);
 export const CreateTemplate = named("CreateTemplateRequest", createTemplateSchema);
 export const RedoTemplate = named("RedoTemplateRequest", redoSchema);
 export const SandboxRequestBody = named("SandboxRequest", sandboxRequestSchema);

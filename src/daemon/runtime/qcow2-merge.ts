@@ -162,7 +162,7 @@ interface Run {
   clusters: number;
 }
 
-/** What is to be copied; fills the result's table. `allot` says to which cluster an entry's goes. */
+/** What is to be copied; fills the result's table. `allot` says where an entry's cluster goes. */
 function runsOf(
   tables: readonly (Buffer | undefined)[],
   table: Buffer,

@@ -206,7 +206,7 @@ const flattenSnapshot: RuntimeDriver["flattenSnapshot"] = async (
   try {
     await copySparse(record.rootfs_path, to, signal);
     await writeRecord(join(snapshot.dir, SNAPSHOT), { ...record, rootfs_path: to });
-    return snapshot;
+    return { snapshot, rootfs: await readManifest(to, signal) };
   } catch (cause) {
     await rm(to, { force: true });
     if (signal?.aborted === true) throw signal.reason;

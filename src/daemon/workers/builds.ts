@@ -8,6 +8,7 @@ import {
   AppError,
   isActiveJob,
   isAppError,
+  isTemplateJob,
   type JobRecord,
   type RegistryCredentials,
 } from "../../domain/index.ts";
@@ -20,8 +21,6 @@ interface Running {
   readonly done: Promise<void>;
 }
 
-/** Operations on templates that are made of an image's root filesystem. */
-const OPERATIONS: ReadonlySet<string> = new Set(["CREATE", "REDO", "IMPORT"]);
 /** Reasons that end a run and leave the job to whoever leads next, this node too. */
 const PARKED = new Set(["daemon_draining", "leadership_lost", "fenced", "no_quorum"]);
 /** After a run was parked for want of a quorum. */
@@ -73,7 +72,7 @@ export class BuildsWorker {
   reconcile(): void {
     if (this.#stop.signal.aborted) return;
     for (const job of this.#parts.records.list("job")) {
-      if (!OPERATIONS.has(job.operation)) continue;
+      if (!isTemplateJob(job)) continue;
       if (!isActiveJob(job)) {
         this.#credentials.delete(job.job_id);
         this.#times.forget(job.job_id);

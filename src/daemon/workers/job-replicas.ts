@@ -6,6 +6,7 @@ import {
   AppError,
   applyRedo,
   attemptAt,
+  dropUnused,
   generateCreateRequest,
   isCounted,
   nextRedoGeneration,
@@ -324,7 +325,7 @@ export async function registerReplicas(steps: JobSteps, jobId: string): Promise<
       jobLog.append(jobId, "warn", `some replicas have another agent in them: ${others}`);
     }
     const { status: is, error: why } = now;
-    return { ...current, request, status: is, last_error: why, updated_at: at };
+    return dropUnused({ ...current, request, status: is, last_error: why, updated_at: at });
   });
   await records.update(
     "job",

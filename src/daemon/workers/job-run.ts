@@ -161,10 +161,9 @@ export class JobRun {
     };
     const progress = createProgress({ ...this.#parts, jobId });
     try {
-      const isRedo = job.operation === "REDO";
-      job = await (isRedo
-        ? this.#beginRedo(job, started, progress)
-        : this.#begin(job, started, progress));
+      if (job.operation === "COMMIT") job = await this.#enter(jobId, job.phase, started);
+      else if (job.operation === "REDO") job = await this.#beginRedo(job, started, progress);
+      else job = await this.#begin(job, started, progress);
       while (!(await awaitReplicas(this.#steps, job, signal, progress))) {
         jobLog.append(
           jobId,

@@ -12,10 +12,12 @@ import {
   attemptAt,
   errorText,
   evaluateCompat,
+  frozenFor,
   guestSpecOf,
   isAppError,
   keepBound,
   wantedGeneration,
+  type ArtifactRecord,
   type ArtifactStore,
   type Clock,
   type Catalog,
@@ -33,6 +35,7 @@ import type { Swarm } from "../../gossip/index.ts";
 import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
 import type { Facts, Records } from "../records.ts";
+import { fetchFrozen, isPublished, putTogether } from "./frozen-replicas.ts";
 import { MadeReplicas, type MadeReplica } from "./made-replicas.ts";
 
 export interface ReplicaParts {
@@ -42,6 +45,7 @@ export interface ReplicaParts {
   readonly store: ArtifactStore;
   /** Brings an artifact's bytes into the store from other nodes. */
   readonly swarm: Pick<Swarm, "fetch">;
+  readonly isHeldElsewhere: (artifact: ArtifactRecord) => boolean;
   readonly driver: RuntimeDriver;
   readonly folders: Folders;
   readonly jobLog: JobLog;
@@ -194,7 +198,9 @@ export class ReplicasWorker {
   /** Their record may have come before that of the artifact. */
   #considerUsersOf(artifactId: string): void {
     for (const template of this.#parts.records.list("template")) {
-      if (template.artifact_id === artifactId) this.#consider(template.template_id);
+      const { template_id: id, frozen } = template;
+      const isFile = frozen?.files.some(({ artifact_id }) => artifact_id === artifactId) === true;
+      if (template.artifact_id === artifactId || isFile) this.#consider(id);
     }
   }
 
@@ -215,8 +221,10 @@ export class ReplicasWorker {
       return something && !this.#parts.inUse(templateId) ? "remove" : "nothing";
     }
     if (template.status === "DELETING") return "nothing";
-    // Memory of a sandbox: what is lost of it cannot be made again.
-    if (template.kind === "snapshot") return "nothing";
+    // Memory of a sandbox: it cannot be made again, only had from where it is.
+    const { frozen } = template;
+    if (template.kind === "snapshot" && (frozen === undefined || !isPublished(this.#parts, frozen)))
+      return "nothing";
     const generation = wantedGeneration(template, this.#parts.facts.nodeId);
     if (replica?.status === "READY") {
       if (!isMade) return "make";
@@ -328,9 +336,13 @@ export class ReplicasWorker {
         cleanup_required: true,
       });
       const artifact = await this.#deliver(template, signal);
+      const thawed = await this.#deliverFrozen(template, say, signal);
       await this.#publish(template, { status: "FAILED", phase: "DISTRIBUTED" });
       step = "SNAPSHOTTING";
-      const snapshot = await this.#boots.add(() => this.#boot(template, artifact.path, signal));
+      const snapshot = await this.#boots.add(
+        async () =>
+          (await thawed?.(artifact.path)) ?? (await this.#boot(template, artifact.path, signal)),
+      );
       this.#retries.delete(templateId);
       await this.#publishReady(template, snapshot);
       say("info", `replica on ${this.#parts.facts.nodeId} is READY`);
@@ -374,6 +386,32 @@ export class ReplicasWorker {
     const job = template.job_id ?? template.template_id;
     jobLog.append(job, "info", `${this.#parts.facts.nodeId} has fetched ${id} in ${seconds} s`);
     return fetched;
+  }
+
+  /**
+   * What the replica is put together with where it is of something frozen that fits this node.
+   * Undefined: it is booted. A template can always be; of a snapshot there is nothing else.
+   */
+  async #deliverFrozen(
+    template: TemplateRecord,
+    say: (level: "info", message: string) => void,
+    signal: AbortSignal,
+  ): Promise<((rootfsPath: string) => Promise<DriverSnapshot | undefined>) | undefined> {
+    const generation = wantedGeneration(template, this.#parts.facts.nodeId);
+    const frozen = frozenFor(template, generation);
+    if (frozen === undefined) return undefined;
+    const boots = (error: unknown): undefined => {
+      if (template.kind === "snapshot" || signal.aborted) throw error;
+      say("info", `${this.#parts.facts.nodeId} boots it, without its memory: ${errorText(error)}`);
+    };
+    try {
+      const files = await fetchFrozen(this.#parts, frozen, signal);
+      const dir = this.#made.folder(template.template_id, generation);
+      return (rootfsPath) =>
+        putTogether(this.#parts, template, frozen, { files, rootfsPath, dir, signal }).catch(boots);
+    } catch (error) {
+      return boots(error);
+    }
   }
 
   async #isWhole({ digest, artifactId }: StoredArtifact, signal: AbortSignal): Promise<boolean> {

@@ -12,40 +12,34 @@ import {
   guestSpecOf,
   isActiveJob,
   isAppError,
-  isSnapshotJob,
+  isSandboxJob,
   templateMachine,
   type Catalog,
-  type Clock,
   type DriverSnapshot,
-  type Folders,
   type JobPhase,
   type JobRecord,
   type Log,
   type ReplicaStatus,
-  type RuntimeDriver,
   type SandboxRequest,
   type TemplateRecord,
 } from "../../domain/index.ts";
 import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
 import { JobTimes, enterPhase, failJob, finishJob } from "../job-record.ts";
-import type { Facts, Records } from "../records.ts";
 import type { RuntimeRefs } from "../runtime-refs.ts";
 import type { Sandboxes } from "../sandboxes.ts";
+import { commitSandbox, type CommitWorkParts } from "./commit.ts";
 import type { ReplicasWorker } from "./replicas.ts";
 
-export interface SnapshotWorkParts {
+export interface SnapshotWorkParts extends CommitWorkParts {
   readonly catalog: Catalog;
-  readonly records: Records;
-  readonly facts: Facts;
-  readonly driver: Pick<RuntimeDriver, "name">;
   readonly space: Pick<Space, "hold" | "assertWritable">;
   readonly sandboxes: Sandboxes;
   readonly replicas: Pick<ReplicasWorker, "adopt" | "discard" | "snapshot" | "foreignDriver">;
   readonly refs: Pick<RuntimeRefs, "nextGeneration">;
-  readonly folders: Pick<Folders, "remove">;
   readonly jobLog: JobLog;
-  readonly clock: Clock;
+  /** Lets an artifact go at once that only this job refers to. */
+  readonly release: (artifactId: string, except: { readonly jobId: string }) => Promise<void>;
   readonly log: Log;
   readonly templatesDir: string;
 }
@@ -106,7 +100,7 @@ export class SnapshotsWorker {
   }
 
   #isOwn(job: JobRecord): boolean {
-    return isSnapshotJob(job) && isActiveJob(job) && job.node_id === this.#parts.facts.nodeId;
+    return isSandboxJob(job) && isActiveJob(job) && job.node_id === this.#parts.facts.nodeId;
   }
 
   #consider(job: JobRecord): void {
@@ -141,6 +135,7 @@ export class SnapshotsWorker {
     );
     try {
       if (isLeftOver) await this.#settle(job);
+      else if (job.operation === "COMMIT") await this.#commit(job, abort.signal);
       else if (job.operation === "SNAPSHOT_CREATE") await this.#create(job, abort.signal);
       else await this.#rollback(job, abort.signal);
     } catch (thrown) {
@@ -222,6 +217,30 @@ export class SnapshotsWorker {
     }
   }
 
+  async #commit(job: JobRecord, signal: AbortSignal): Promise<void> {
+    await commitSandbox(this.#parts, job, {
+      signal,
+      enter: (phase, progress, change) => this.#enter(job, phase, progress, change),
+      say: (message) => this.#say(job, "info", message),
+    });
+    await this.#handOver(job);
+  }
+
+  /** Whoever leads the template goes on from here. */
+  async #handOver(job: JobRecord): Promise<void> {
+    const { records } = this.#parts;
+    const template = await records.update("template", job.resource_id, () => undefined);
+    if (template?.job_id !== job.job_id) {
+      throw new AppError("job_interrupted", "the operation was cut short: ask again");
+    }
+    await this.#enter(job, "DISTRIBUTING", undefined, {
+      artifact_id: template.artifact_id ?? "",
+      expected_node_count: template.desired_nodes.length,
+      template_status: template.status,
+      artifact_status: "READY",
+    });
+  }
+
   async #finishCreate(job: JobRecord, bytes: number): Promise<void> {
     await this.#toStatus(job.resource_id, "CREATING", "ready", {
       rootfs_size_bytes_at_snapshot: bytes,
@@ -263,6 +282,7 @@ export class SnapshotsWorker {
   async #settle(job: JobRecord): Promise<void> {
     const { facts, replicas, sandboxes } = this.#parts;
     const { resource_id: id, sandbox_id: sandboxId = "" } = job;
+    if (job.operation === "COMMIT") return this.#handOver(job);
     const snapshot = replicas.snapshot(id);
     if (job.operation === "SNAPSHOT_CREATE") {
       const isWhole = facts.get("replica", id)?.status === "READY" && snapshot !== undefined;
@@ -287,6 +307,7 @@ export class SnapshotsWorker {
       await folders.remove(join(templatesDir, id));
       await this.#toStatus(id, "CREATING", "fail", { last_error: message });
     }
+    if (job.operation === "COMMIT") await this.#dropCommit(job);
     const at = this.#now();
     const code = isAppError(error) ? error.code : "internal";
     const event = code === "job_cancelled" ? "cancel" : "fail";
@@ -296,6 +317,19 @@ export class SnapshotsWorker {
         : failJob(current, event, { message, code }, at),
     );
     this.#times.forget(job.job_id);
+  }
+
+  /** What it has published is nobody's. */
+  async #dropCommit({ job_id, resource_id }: JobRecord): Promise<void> {
+    const { records, release } = this.#parts;
+    // It may have died between the record and its last step, and been cancelled meanwhile.
+    await records.update("template", resource_id, (current) =>
+      current?.job_id === job_id ? null : undefined,
+    );
+    const job = await records.update("job", job_id, () => undefined);
+    for (const id of [job?.artifact_id ?? "", ...(job?.artifact_ids ?? [])]) {
+      if (records.get("artifact", id) !== undefined) await release(id, { jobId: job_id });
+    }
   }
 
   /** Unless it is not in the status `from` any more. */

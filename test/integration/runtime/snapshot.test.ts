@@ -211,7 +211,8 @@ describe("a snapshot made to stand by itself", () => {
     const snapshot = await take("alone", "alone-1");
     await driver.stop("alone");
     const to = join(short, "flat.ext4");
-    const flat = await driver.flattenSnapshot({ snapshot, to });
+    const { snapshot: flat, rootfs } = await driver.flattenSnapshot({ snapshot, to });
+    expect(rootfs.manifest.sizeBytes).toBe(statSync(to).size);
     expect(statSync(to).size).toBe(statSync(rootfsPath).size);
     const { description, files } = await driver.exportSnapshot(flat);
     expect(files.find(({ name }) => name === "disk.qcow2")?.manifest.sizeBytes).toBe(

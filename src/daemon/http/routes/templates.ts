@@ -3,6 +3,7 @@ import { json } from "../answer.ts";
 import type { AppContext } from "../ports.ts";
 import { flag, param, route, type Route } from "../route.ts";
 import {
+  CommitTemplate,
   CreateFromImage,
   CreateTemplate,
   Job,
@@ -67,6 +68,29 @@ const create = route(
     const context = { ...callContext(c), signal: c.req.raw.signal };
     const one = await commands.createTemplate(body, context);
     return json(one, 201, { location: `/v1/templates/${one.template_id}` });
+  },
+);
+
+const commit = route(
+  {
+    method: "post",
+    path: "/v1/templates/commit",
+    summary: "Make a template of a running sandbox; answers with the job that does it",
+    tag,
+    body: CommitTemplate,
+    headers: { Prefer: "wait=N holds the answer until the job has ended, at most N (900) seconds" },
+    answers: {
+      202: {
+        description: "the job has been accepted, or was before",
+        schema: Job,
+        headers: { Location: "/v1/jobs/{id} of the job" },
+      },
+      200: { description: "with Prefer: wait, the job has ended", schema: Job },
+    },
+  },
+  async ({ commands }, c, { body }) => {
+    const job = await commands.commitSandbox(body, callContext(c));
+    return json(job, 202, { location: `/v1/jobs/${job.job_id}` });
   },
 );
 
@@ -204,6 +228,7 @@ const remove = route(
 export const templateRoutes: readonly Route[] = [
   create,
   fromImage,
+  commit,
   redo,
   list,
   info,

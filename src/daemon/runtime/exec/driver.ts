@@ -230,6 +230,12 @@ export class ExecDriver implements RuntimeDriver {
     return this.#sandboxes.rollback(input, this.#until(options.signal));
   }
 
+  /** Only the executable knows where the disk is, and the contract has no verb for it. */
+  async flattenSnapshot(): Promise<never> {
+    const what = `the exec driver ${this.#runtime} does not write out disks: it commits no sandbox`;
+    throw new AppError("driver_unsupported", what);
+  }
+
   async exportSnapshot({ dir }: DriverSnapshot, options: Waits = {}): Promise<SnapshotExport> {
     this.#needs("transfer", "snapshots on other hosts");
     const record = await this.#record(dir);
@@ -259,7 +265,7 @@ export class ExecDriver implements RuntimeDriver {
       } catch (cause) {
         await rm(work, { recursive: true, force: true });
         if (signal.aborted) throw signal.reason;
-        const what = `snapshot ${input.snapshotId} cannot be made of what came for it`;
+        const what = `snapshot ${input.snapshotId ?? input.templateId} cannot be made of what came for it`;
         throw new AppError("snapshot_failed", what, { cause });
       }
     });
@@ -292,7 +298,8 @@ export class ExecDriver implements RuntimeDriver {
       files: told.files,
     });
     await rm(work, { recursive: true, force: true });
-    return { templateId, snapshotId, driver: "exec", dir, versions, bytes, timings: {} };
+    const of = snapshotId === undefined ? { templateId } : { templateId, snapshotId };
+    return { ...of, driver: "exec", dir, versions, bytes, timings: {} };
   }
 
   stop(sandboxId: string): Promise<void> {

@@ -345,7 +345,7 @@ export class QemuDriver implements RuntimeDriver {
   async flattenSnapshot(
     { snapshot, to }: Parameters<RuntimeDriver["flattenSnapshot"]>[0],
     options: { signal?: AbortSignal } = {},
-  ): Promise<DriverSnapshot> {
+  ): ReturnType<RuntimeDriver["flattenSnapshot"]> {
     this.#records.delete(snapshot.dir);
     return flattenDisk(snapshot, to, options.signal);
   }

@@ -1,8 +1,9 @@
 /** A snapshot that stands by itself: its disk as one raw file, and nothing of its own above it. */
 import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { AppError, type DriverSnapshot } from "../../../domain/index.ts";
+import { AppError, type DriverSnapshot, type RuntimeDriver } from "../../../domain/index.ts";
 import { copySparse } from "../file-copy.ts";
+import { readManifest } from "../file-manifest.ts";
 import { writeOverlay } from "../qcow2.ts";
 import { applyOverlay } from "../qcow2-merge.ts";
 import { VM_FILES } from "./command.ts";
@@ -13,7 +14,7 @@ export async function flattenDisk(
   snapshot: DriverSnapshot,
   to: string,
   signal: AbortSignal | undefined,
-): Promise<DriverSnapshot> {
+): ReturnType<RuntimeDriver["flattenSnapshot"]> {
   if (!(await isWhole(snapshot))) {
     throw new AppError("snapshot_not_found", `${snapshot.dir} holds no whole snapshot`);
   }
@@ -27,7 +28,8 @@ export async function flattenDisk(
     await rm(`${disk}.new`, { force: true });
     await writeOverlay(`${disk}.new`, diskBytes, ROOTFS_BACKING);
     await rename(`${disk}.new`, disk);
-    return { ...snapshot, bytes: await writeRecord(snapshot.dir, { ...record, rootfsPath: to }) };
+    const bytes = await writeRecord(snapshot.dir, { ...record, rootfsPath: to });
+    return { snapshot: { ...snapshot, bytes }, rootfs: await readManifest(to, signal) };
   } catch (cause) {
     await rm(to, { force: true });
     if (signal?.aborted === true) throw signal.reason;
