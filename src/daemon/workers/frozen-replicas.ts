@@ -1,6 +1,8 @@
 /** A replica of what was frozen elsewhere: its files by the swarm, put together by the driver. */
 import {
   AppError,
+  errorText,
+  frozenFor,
   misfit,
   type ArtifactRecord,
   type ArtifactStore,
@@ -32,10 +34,42 @@ export const isPublished = ({ records }: Pick<FrozenParts, "records">, frozen: F
   frozen.files.every(({ artifact_id: id }) => records.get("artifact", id)?.status === "READY");
 
 /**
+ * What a replica is put together with where it is of something frozen that fits this node.
+ * Undefined: it is booted, which a template always can be; of a snapshot there is nothing else.
+ * @throws AppError as `fetchFrozen`, of a snapshot
+ */
+export async function deliverFrozen(
+  parts: FrozenParts,
+  template: TemplateRecord,
+  options: {
+    readonly generation: number;
+    readonly dir: string;
+    readonly signal: AbortSignal;
+    /** Told why it is booted all the same. */
+    readonly onBoot: (reason: string) => void;
+  },
+): Promise<((rootfsPath: string) => Promise<DriverSnapshot | undefined>) | undefined> {
+  const { generation, dir, signal, onBoot } = options;
+  const frozen = frozenFor(template, generation);
+  if (frozen === undefined) return undefined;
+  const boots = (error: unknown): undefined => {
+    if (template.kind === "snapshot" || signal.aborted) throw error;
+    onBoot(errorText(error));
+  };
+  try {
+    const files = await fetchFrozen(parts, frozen, signal);
+    return (rootfsPath) =>
+      putTogether(parts, template, frozen, { files, rootfsPath, dir, signal }).catch(boots);
+  } catch (error) {
+    return boots(error);
+  }
+}
+
+/**
  * The files, on this node's disk.
  * @throws AppError snapshot_incompatible, artifact_not_ready, fetch_failed, disk_space_low
  */
-export async function fetchFrozen(
+async function fetchFrozen(
   parts: FrozenParts,
   frozen: Frozen,
   signal: AbortSignal,
@@ -87,7 +121,7 @@ async function fetchHeld(
 }
 
 /** @throws AppError snapshot_failed */
-export function putTogether(
+function putTogether(
   { driver }: Pick<FrozenParts, "driver">,
   { template_id: id, kind }: Pick<TemplateRecord, "template_id" | "kind">,
   frozen: Frozen,

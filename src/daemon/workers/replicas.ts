@@ -12,7 +12,6 @@ import {
   attemptAt,
   errorText,
   evaluateCompat,
-  frozenFor,
   guestSpecOf,
   isAppError,
   keepBound,
@@ -35,7 +34,7 @@ import type { Swarm } from "../../gossip/index.ts";
 import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
 import type { Facts, Records } from "../records.ts";
-import { fetchFrozen, isPublished, putTogether } from "./frozen-replicas.ts";
+import { deliverFrozen, isPublished } from "./frozen-replicas.ts";
 import { MadeReplicas, type MadeReplica } from "./made-replicas.ts";
 
 export interface ReplicaParts {
@@ -336,7 +335,12 @@ export class ReplicasWorker {
         cleanup_required: true,
       });
       const artifact = await this.#deliver(template, signal);
-      const thawed = await this.#deliverFrozen(template, say, signal);
+      const generation = wantedGeneration(template, this.#parts.facts.nodeId);
+      const dir = this.#made.folder(template.template_id, generation);
+      const told = (reason: string) =>
+        say("info", `${this.#parts.facts.nodeId} boots it, without its memory: ${reason}`);
+      const options = { generation, dir, signal, onBoot: told };
+      const thawed = await deliverFrozen(this.#parts, template, options);
       await this.#publish(template, { status: "FAILED", phase: "DISTRIBUTED" });
       step = "SNAPSHOTTING";
       const snapshot = await this.#boots.add(
@@ -386,32 +390,6 @@ export class ReplicasWorker {
     const job = template.job_id ?? template.template_id;
     jobLog.append(job, "info", `${this.#parts.facts.nodeId} has fetched ${id} in ${seconds} s`);
     return fetched;
-  }
-
-  /**
-   * What the replica is put together with where it is of something frozen that fits this node.
-   * Undefined: it is booted. A template can always be; of a snapshot there is nothing else.
-   */
-  async #deliverFrozen(
-    template: TemplateRecord,
-    say: (level: "info", message: string) => void,
-    signal: AbortSignal,
-  ): Promise<((rootfsPath: string) => Promise<DriverSnapshot | undefined>) | undefined> {
-    const generation = wantedGeneration(template, this.#parts.facts.nodeId);
-    const frozen = frozenFor(template, generation);
-    if (frozen === undefined) return undefined;
-    const boots = (error: unknown): undefined => {
-      if (template.kind === "snapshot" || signal.aborted) throw error;
-      say("info", `${this.#parts.facts.nodeId} boots it, without its memory: ${errorText(error)}`);
-    };
-    try {
-      const files = await fetchFrozen(this.#parts, frozen, signal);
-      const dir = this.#made.folder(template.template_id, generation);
-      return (rootfsPath) =>
-        putTogether(this.#parts, template, frozen, { files, rootfsPath, dir, signal }).catch(boots);
-    } catch (error) {
-      return boots(error);
-    }
   }
 
   async #isWhole({ digest, artifactId }: StoredArtifact, signal: AbortSignal): Promise<boolean> {
