@@ -13,6 +13,7 @@ export * from "./create-request.ts";
 export * from "./deletion.ts";
 export * from "./entry.ts";
 export * from "./errors.ts";
+export * from "./event.ts";
 export * from "./eviction.ts";
 export * from "./explain.ts";
 export * from "./frozen.ts";

@@ -468,34 +468,3 @@ export const resolveResultSchema = z.object({
   request: sandboxRequestSchema,
 });
 export type ResolveResult = z.infer<typeof resolveResultSchema>;
-
-export const logLineSchema = z.object({
-  sequence: z.number().int(),
-  at: rfc3339,
-  level: z.enum(["debug", "info", "warn", "error"]),
-  message: z.string(),
-});
-export type JobLogLine = z.infer<typeof logLineSchema>;
-
-/** What changed, for pages and scripts: the kinds of entries and local things. */
-export const eventSchema = z.object({
-  id: z.string(),
-  at: rfc3339,
-  type: z.enum([
-    "template",
-    "job",
-    "job-progress",
-    "job-log",
-    "artifact",
-    "replica",
-    "node",
-    "sandbox",
-    "cluster",
-    "swarm",
-    "resnapshot",
-    "tag",
-  ]),
-  subject: z.string(),
-  data: z.record(z.string(), z.unknown()),
-});
-export type ChangeEvent = z.infer<typeof eventSchema>;

@@ -4,10 +4,8 @@
  */
 import type {
   ArtifactInfo,
-  ChangeEvent,
   CreateFromImageRequest,
   JobInfo,
-  JobLogLine,
   NodeFact,
   ReplicaStatus,
   ResolveResult,
@@ -18,6 +16,7 @@ import type {
 } from "./schema.ts";
 import type { BundleManifest, Imported, ImportRequest } from "./bundle.ts";
 import type { CommitTemplateRequest } from "./commit.ts";
+import type { ChangeEvent, JobLogLine } from "./event.ts";
 import type { RedoPreview, RedoRequest } from "./redo.ts";
 import type { LabelTemplateRequest } from "./labels.ts";
 import type { RenderedRequest } from "./render.ts";
