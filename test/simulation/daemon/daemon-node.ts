@@ -9,7 +9,11 @@ import type { Metrics } from "../../../src/daemon/metrics.ts";
 import { createState, type State } from "../../../src/daemon/state.ts";
 import { createBuilds, type Work } from "../../../src/daemon/wire-builds.ts";
 import { createCore } from "../../../src/daemon/wire-core.ts";
-import { createRuntime, type Runtime } from "../../../src/daemon/wire-runtime.ts";
+import {
+  createRuntime,
+  createSnapshotWork,
+  type Runtime,
+} from "../../../src/daemon/wire-runtime.ts";
 import { storageFrom, type ClusterConfig } from "../../../src/domain/index.ts";
 import { createFence } from "../../../src/gossip/fence.ts";
 import { openSimulatedCatalog, type OnMerge } from "../disk.ts";
@@ -82,7 +86,7 @@ export class DaemonNode extends SimNode {
     const state = this.#state(parts);
     const { cluster, catalog } = state;
     const driver = { driver: simDriver(machine), detail: () => "simulated", nodeIp: this.#ip() };
-    const runtime = await createRuntime(parts, state, driver);
+    const driven = await createRuntime(parts, state, driver);
     const work = createBuilds(parts, state, {
       source: simSource(machine),
       builder: simBuilder(machine, this.#settings.builds),
@@ -91,6 +95,7 @@ export class DaemonNode extends SimNode {
       dropScratch: async (jobId) => machine.drop(`/work/job-${jobId}`),
       bakePlan: async () => ({ inputs: {}, caFingerprint: "", envdSha256: "" }),
     });
+    const runtime = { ...driven, snapshotWork: createSnapshotWork(parts, state, driven, work) };
     const core = createCore(parts, state, runtime, work, {
       isDraining: () => false,
       restart: () => undefined,
@@ -141,6 +146,7 @@ export class DaemonNode extends SimNode {
             .filter((path) => path.startsWith(`${dir}/`))
             .map((path) => path.slice(dir.length + 1)),
         remove: async (path) => machine.drop(path),
+        link: () => Promise.reject(new Error("commits are not simulated")),
       },
       meter: { measure: async () => measured(), latest: measured, thresholds: LIMITS },
     };
