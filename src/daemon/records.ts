@@ -136,7 +136,9 @@ export function createFacts(catalog: Catalog, clock: Clock, nodeId: string): Fac
       inOrder.run(`${kind}/${id}`, async () => {
         const current = catalog.get(nodeId, kind, id);
         if ((current?.version ?? 0) > version) return;
-        await catalog.merge([entryOf(nodeId, kind, id, version + 1, current?.value)]);
+        // Above what is known of a former life, and of this one.
+        const above = Math.max(version, startedAt) + 1;
+        await catalog.merge([entryOf(nodeId, kind, id, above, current?.value)]);
       }),
   };
 }

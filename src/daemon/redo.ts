@@ -213,6 +213,8 @@ function newRedoJob(
     redo_mode: mode,
     ...(scope.length === 0 ? {} : { redo_scope: scope }),
     ...(request.memory_only === true ? { memory_only: true } : {}),
+    // When it is gone by the time that this is worked on, it was deleted.
+    ...(template === undefined ? {} : { of_template: true }),
     ...(artifactId === undefined ? {} : { artifact_id: artifactId }),
     ...(made === undefined ? {} : sourceOf(made, request)),
     instance_type: template?.instance_type ?? latest?.instance_type ?? "cubebox",

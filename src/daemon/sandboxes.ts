@@ -100,6 +100,8 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
   const specs = new Map<string, SandboxRequest>();
   /** Rollbacks under way: sandbox id → the snapshot it goes back to. */
   const targets = new Map<string, string>();
+  /** Starts under way. */
+  const starts = new Set<string>();
   const perSandbox = new KeyedQueue();
 
   const runsOn = (info: SandboxInfo) => info.snapshot_id ?? info.template_id;
@@ -196,6 +198,15 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
     }
   };
 
+  /** What cannot be forgotten now, on a full disk, is at the next look. */
+  const undo = async (sandboxId: string): Promise<void> => {
+    try {
+      await driver.stop(sandboxId);
+      await forget(sandboxId);
+    } catch (error) {
+      log.warn("a failed start is undone later", { sandbox_id: sandboxId, err: error });
+    }
+  };
   const find = (sandboxId: string): SandboxInfo => {
     const info = known.get(sandboxId);
     if (info !== undefined) return info;
@@ -252,6 +263,7 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
         throw new AppError("sandbox_already_exists", `sandbox ${sandboxId} already exists`);
       }
       const began = clock.monotonic();
+      starts.add(sandboxId);
       const starting = await begin(
         {
           sandbox_id: sandboxId,
@@ -267,7 +279,10 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
           created_at: new Date(clock.now()).toISOString(),
         },
         effective,
-      );
+      ).catch((error: unknown) => {
+        starts.delete(sandboxId);
+        throw error;
+      });
       try {
         const started = await driver.restore(
           {
@@ -284,9 +299,10 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
         keepPool(snapshot, effective);
         return await store({ ...info, timings: { ...info.timings, total_ms: Math.round(total) } });
       } catch (error) {
-        await driver.stop(sandboxId);
-        await forget(sandboxId);
+        await undo(sandboxId);
         throw error;
+      } finally {
+        starts.delete(sandboxId);
       }
     },
     // After a snapshot or a rollback that is under way.
@@ -314,6 +330,7 @@ export function createSandboxes(parts: SandboxParts): Sandboxes {
       }
       const alive = new Set(found.map(({ sandboxId }) => sandboxId));
       for (const info of [...known.values()]) {
+        if (info.status === "STARTING" && !starts.has(info.sandbox_id)) await undo(info.sandbox_id);
         if (info.status !== "RUNNING" || alive.has(info.sandbox_id)) continue;
         log.warn("sandbox has ended by itself", { sandbox_id: info.sandbox_id });
         await store({ ...info, status: "STOPPED" });

@@ -99,6 +99,7 @@ export class FakeDriver {
       },
       restore: ({ sandboxId, snapshot }) => {
         const { templateId, snapshotId } = snapshot;
+        if (snapshot.dir === "broken") return Promise.reject(new Error("it does not start"));
         const started = {
           sandboxId,
           templateId,

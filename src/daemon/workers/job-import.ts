@@ -40,6 +40,9 @@ export async function defineImported(
   const { data: wanted } = parsed;
   await records.update("template", wanted.template_id, (current) => {
     if (current === undefined) {
+      if (job.expected_node_count > 0) {
+        throw new AppError("template_not_found", `template ${wanted.template_id} was deleted`);
+      }
       return {
         ...wanted,
         status: "PENDING",

@@ -79,23 +79,29 @@ export async function defineTemplate(
   const scope = request.distribution_scope ?? [];
   const nodes = targetNodes(steps.nodes.all(), scope);
   const at = steps.now();
-  await records.update("template", job.template_id, (current) => ({
-    template_id: job.template_id,
-    instance_type: request.instance_type ?? "cubebox",
-    version: "v2",
-    kind: "template",
-    status: "PENDING",
-    ...(request.display_name === undefined ? {} : { display_name: request.display_name }),
-    labels: request.labels ?? {},
-    ...madeFrom(job, artifact),
-    job_id: jobId,
-    generation: (current?.generation ?? 0) + 1,
-    desired_nodes: nodes,
-    distribution_scope: scope,
-    last_error: "",
-    created_at: current?.created_at ?? at,
-    updated_at: at,
-  }));
+  const wasDefined = job.phases.some(({ phase }) => phase === "DISTRIBUTING");
+  await records.update("template", job.template_id, (current) => {
+    if (current === undefined && wasDefined) {
+      throw new AppError("template_not_found", `template ${job.template_id} was deleted`);
+    }
+    return {
+      template_id: job.template_id,
+      instance_type: request.instance_type ?? "cubebox",
+      version: "v2",
+      kind: "template",
+      status: "PENDING",
+      ...(request.display_name === undefined ? {} : { display_name: request.display_name }),
+      labels: request.labels ?? {},
+      ...madeFrom(job, artifact),
+      job_id: jobId,
+      generation: (current?.generation ?? 0) + 1,
+      desired_nodes: nodes,
+      distribution_scope: scope,
+      last_error: "",
+      created_at: current?.created_at ?? at,
+      updated_at: at,
+    };
+  });
   return steps.enter(jobId, "DISTRIBUTING", {
     expected_node_count: nodes.length,
     template_status: "PENDING",

@@ -191,7 +191,8 @@ export class JobRun {
     if (isRedo) assertBuildable(job);
     await this.#enter(jobId, "PULLING", started);
     const made = await this.#makeArtifact(jobId, this.#input.signal, progress);
-    if (isRedo && this.#records.get("template", templateId) !== undefined) {
+    const isThere = this.#records.get("template", templateId) !== undefined;
+    if (isRedo && (isThere || job["of_template"] === true)) {
       return askForRedo(this.#steps, job, made);
     }
     return defineTemplate(this.#steps, jobId, made.artifact, made.fresh);

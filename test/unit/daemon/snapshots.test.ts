@@ -221,11 +221,33 @@ it("keeps row, ref and generation of a rollback whose job cannot be written afte
     });
   const asked = rollback(id);
   await waitFor(() => node.sandboxes.running("sb-1").info.snapshot_id === id);
+  // The ref of its own that a rollback has on its target goes a moment later.
+  await waitFor(() => node.refs.active().length === 1);
   await waitFor(() => node.refs.active().every((ref) => ref.snapshot_id === id));
   expect(node.refs.active()).toMatchObject([{ sandbox_id: "sb-1", sandbox_gen: 1 }]);
   expect(node.refs.nextGeneration("sb-1")).toBe(2);
   silent = false;
   expect((await asked).status).toBe("READY");
+});
+
+it("forgets a start that failed while nothing could be written, as soon as it can", async () => {
+  const releaseBySandbox = node.refs.releaseBySandbox.bind(node.refs);
+  node.refs.releaseBySandbox = () => Promise.reject(new AppError("catalog_degraded", "full"));
+  const snapshot = { ...node.replicas.snapshot((await create()).snapshot_id)!, dir: "broken" };
+  const start = node.sandboxes.run({
+    request: { template_id: "tpl-1", sandbox_id: "sb-2" },
+    templateId: "tpl-1",
+    effective: { template_id: "tpl-1" },
+    snapshot,
+  });
+  await expect(start).rejects.toThrow("it does not start");
+  expect(node.sandboxes.list()).toHaveLength(2);
+  await node.sandboxes.refresh();
+  expect(node.sandboxes.list()).toHaveLength(2);
+  node.refs.releaseBySandbox = releaseBySandbox;
+  await node.sandboxes.refresh();
+  expect(node.sandboxes.list().map(({ sandbox_id }) => sandbox_id)).toEqual(["sb-1"]);
+  expect(node.refs.active()).toMatchObject([{ sandbox_id: "sb-1" }]);
 });
 
 describe("after a crash", () => {
