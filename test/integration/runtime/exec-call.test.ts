@@ -107,7 +107,10 @@ describe("an executable that fails", () => {
   });
 
   test("by holding its output open from another session is told so", async () => {
-    const script = executable(`setsid sleep 20 & echo $! >${dir}/holder; echo '${usage}'`);
+    const holding = `setsid sh -c 'echo $$ >${dir}/holder; exec sleep 20' &`;
+    // Its group is ended with the call: in a session of its own it must be before.
+    const held = `until [ -s ${dir}/holder ]; do sleep 0.01; done`;
+    const script = executable(`${holding} ${held}; echo '${usage}'`);
     await expect(script.call("usage", {})).rejects.toMatchObject(failure("output open"));
     const holder = await pidIn("holder");
     if (!isGone(holder)) process.kill(holder, "SIGKILL");
