@@ -192,9 +192,8 @@ class NodeRegisters implements OpenedRegisters {
     if (decided.version === 0) return undefined;
     const entry = entryOf(kind, id, decided.version, decided.value);
     const held = catalog.get(CLUSTER, kind, id);
-    // Readers of this node see what was agreed before whoever asked for it is answered. It is not
-    // flushed: a majority of the voters has it on the disk, and is asked for what a crash takes.
-    if ((held?.version ?? 0) < entry.version) await catalog.merge([entry], { sync: false });
+    // Readers of this node see what was agreed before whoever asked for it is answered.
+    if ((held?.version ?? 0) < entry.version) await catalog.merge([entry]);
     return entry;
   }
 
