@@ -20,6 +20,7 @@ import {
   type ResolveResult,
   type SandboxRequest,
 } from "../domain/index.ts";
+import { pendingJob } from "./job-record.ts";
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Cleanup } from "./build/cleanup.ts";
 import type { Collection } from "./collection.ts";
@@ -91,43 +92,30 @@ const sha256 = (text: string): Buffer => createHash("sha256").update(text).diges
 
 export function createCommands(parts: CommandParts): Commands {
   const { catalog, records, queries, builds, replicas, sandboxes, clock } = parts;
-  const now = () => new Date(clock.now()).toISOString();
-
   const refuseWhenDraining = () => {
     if (parts.isDraining()) {
       throw new AppError("daemon_draining", "the daemon is stopping and takes no new work");
     }
   };
 
-  const newJob = (stored: CreateFromImageRequest, requestId: string): JobRecord => ({
-    job_id: newJobId(parts.random),
-    template_id: newTemplateId(parts.random),
-    request_id: requestId,
-    resource_type: "template",
-    resource_id: "",
-    attempt_no: 1,
-    operation: "CREATE",
-    source_image_ref: stored.source_image_ref,
-    writable_layer_size: stored.writable_layer_size,
-    instance_type: stored.instance_type ?? "cubebox",
-    network_type: stored.network_type ?? "tap",
-    status: "PENDING",
-    phase: "PULLING",
-    progress: 0,
-    error_message: "",
-    expected_node_count: 0,
-    ready_node_count: 0,
-    failed_node_count: 0,
-    template_status: "PENDING",
-    artifact_status: "PENDING",
-    request: stored,
-    runs: 0,
-    phases: [],
-    submitted_to: parts.nodes.self,
-    deadline_at: new Date(clock.now() + parts.jobDeadlineMs).toISOString(),
-    created_at: now(),
-    updated_at: now(),
-  });
+  const newJob = (stored: CreateFromImageRequest, requestId: string): JobRecord =>
+    pendingJob(
+      { node: parts.nodes.self, nowMs: clock.now(), limitMs: parts.jobDeadlineMs },
+      {
+        job_id: newJobId(parts.random),
+        template_id: newTemplateId(parts.random),
+        request_id: requestId,
+        resource_type: "template",
+        resource_id: "",
+        operation: "CREATE",
+        source_image_ref: stored.source_image_ref,
+        writable_layer_size: stored.writable_layer_size,
+        instance_type: stored.instance_type ?? "cubebox",
+        network_type: stored.network_type ?? "tap",
+        phase: "PULLING",
+        request: stored,
+      },
+    );
 
   const resolve = (request: SandboxRequest): ResolveResult => {
     const began = clock.monotonic();

@@ -14,6 +14,7 @@ import {
   type CommitTemplateRequest,
   type JobRecord,
 } from "../domain/index.ts";
+import { pendingJob } from "./job-record.ts";
 import { targetNodes, type Nodes } from "./nodes.ts";
 import { nodeOfSandbox, type SnapshotParts } from "./snapshots.ts";
 
@@ -65,34 +66,21 @@ function newJob(
 ): JobRecord {
   const requestId = request.request_id ?? context.requestId;
   if (requestId.trim() === "") throw new AppError("invalid_request", "requestID is required");
-  const at = new Date(clock.now()).toISOString();
   const templateId = newTemplateId(random);
-  return {
-    job_id: commitJobId(requestId),
-    template_id: templateId,
-    request_id: requestId,
-    resource_type: "template",
-    resource_id: templateId,
-    attempt_no: 1,
-    operation: "COMMIT",
-    sandbox_id: request.sandbox_id,
-    ...(request.display_name === undefined ? {} : { display_name: request.display_name }),
-    commit: storedCommit(request),
-    instance_type: "cubebox",
-    status: "PENDING",
-    phase: "SNAPSHOTTING",
-    progress: 0,
-    error_message: "",
-    expected_node_count: 0,
-    ready_node_count: 0,
-    failed_node_count: 0,
-    template_status: "PENDING",
-    artifact_status: "PENDING",
-    runs: 0,
-    phases: [],
-    submitted_to: nodes.self,
-    deadline_at: new Date(clock.now() + jobDeadlineMs).toISOString(),
-    created_at: at,
-    updated_at: at,
-  };
+  return pendingJob(
+    { node: nodes.self, nowMs: clock.now(), limitMs: jobDeadlineMs },
+    {
+      job_id: commitJobId(requestId),
+      template_id: templateId,
+      request_id: requestId,
+      resource_type: "template",
+      resource_id: templateId,
+      operation: "COMMIT",
+      sandbox_id: request.sandbox_id,
+      ...(request.display_name === undefined ? {} : { display_name: request.display_name }),
+      commit: storedCommit(request),
+      instance_type: "cubebox",
+      phase: "SNAPSHOTTING",
+    },
+  );
 }

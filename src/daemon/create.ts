@@ -4,7 +4,6 @@
  */
 import {
   AppError,
-  isActiveJob,
   isErrorCode,
   newJobId,
   prepareRequest,
@@ -19,6 +18,8 @@ import {
   type Random,
   type TemplateInfo,
 } from "../domain/index.ts";
+import { jobEnd } from "./job-end.ts";
+import { pendingJob } from "./job-record.ts";
 import { targetNodes, type Nodes } from "./nodes.ts";
 import { imageInfo } from "./queries.ts";
 import type { Records } from "./records.ts";
@@ -60,7 +61,7 @@ export async function createTemplate(
   await records.update("job", job.job_id, () => job);
   parts.jobLog.append(job.job_id, "info", `asked for by ${context.actor}`);
   parts.builds.reconcile();
-  const ended = await jobEnd(parts, job, context.signal);
+  const ended = await jobEnd(parts, job, parts.jobDeadlineMs, context.signal);
   if (ended.status === "READY") return queries.template(id);
   const code = ended.error_code ?? "";
   throw new AppError(
@@ -80,7 +81,7 @@ function jobOf(parts: CreateParts, prepared: PreparedRequest, requestId: string)
   if (artifact.status !== "READY") {
     throw new AppError("artifact_not_ready", `artifact ${artifact_id} is ${artifact.status}`);
   }
-  const at = new Date(clock.now()).toISOString();
+  const nowMs = clock.now();
   const definition: PortableTemplate = {
     template_id,
     instance_type: request.instance_type ?? "cubebox",
@@ -90,60 +91,27 @@ function jobOf(parts: CreateParts, prepared: PreparedRequest, requestId: string)
     labels: request.labels ?? {},
     image_info: imageInfo(artifact.source_image_ref, artifact.source_image_digest),
     request,
-    created_at: at,
+    created_at: new Date(nowMs).toISOString(),
   };
-  return {
-    job_id: newJobId(random),
-    template_id,
-    request_id: requestId,
-    resource_type: "template",
-    resource_id: template_id,
-    attempt_no: 1,
-    operation: "CREATE",
-    artifact_id,
-    source_image_ref: artifact.source_image_ref,
-    source_image_digest: artifact.source_image_digest,
-    template_spec_fingerprint: artifact.template_spec_fingerprint,
-    writable_layer_size: artifact.writable_layer_size,
-    instance_type: definition.instance_type,
-    definition,
-    import_scope: [...prepared.scope],
-    status: "PENDING",
-    phase: "DISTRIBUTING",
-    progress: 0,
-    error_message: "",
-    expected_node_count: 0,
-    ready_node_count: 0,
-    failed_node_count: 0,
-    template_status: "PENDING",
-    artifact_status: "READY",
-    runs: 0,
-    phases: [],
-    submitted_to: nodes.self,
-    deadline_at: new Date(clock.now() + jobDeadlineMs).toISOString(),
-    created_at: at,
-    updated_at: at,
-  };
-}
-
-/** The job when it has ended, or as it is past its deadline. @throws the signal's reason */
-async function jobEnd(
-  { catalog, records, clock, jobDeadlineMs }: CreateParts,
-  job: JobRecord,
-  signal: AbortSignal | undefined,
-): Promise<JobRecord> {
-  const over = new AbortController();
-  const current = () => records.get("job", job.job_id) ?? job;
-  const unsubscribe = catalog.subscribe(({ kind, id }) => {
-    if (kind === "job" && id === job.job_id && !isActiveJob(current())) over.abort();
-  });
-  try {
-    if (!isActiveJob(current())) return current();
-    const either = signal === undefined ? over.signal : AbortSignal.any([over.signal, signal]);
-    await clock.sleep(jobDeadlineMs, { signal: either }).catch(() => undefined);
-    signal?.throwIfAborted();
-    return current();
-  } finally {
-    unsubscribe();
-  }
+  return pendingJob(
+    { node: nodes.self, nowMs, limitMs: jobDeadlineMs },
+    {
+      job_id: newJobId(random),
+      template_id,
+      request_id: requestId,
+      resource_type: "template",
+      resource_id: template_id,
+      operation: "CREATE",
+      artifact_id,
+      source_image_ref: artifact.source_image_ref,
+      source_image_digest: artifact.source_image_digest,
+      template_spec_fingerprint: artifact.template_spec_fingerprint,
+      writable_layer_size: artifact.writable_layer_size,
+      instance_type: definition.instance_type,
+      definition,
+      import_scope: [...prepared.scope],
+      phase: "DISTRIBUTING",
+      artifact_status: "READY",
+    },
+  );
 }

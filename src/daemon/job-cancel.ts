@@ -2,10 +2,12 @@
 import {
   AppError,
   isActiveJob,
+  isAppError,
   type Catalog,
   type Clock,
   type JobRecord,
 } from "../domain/index.ts";
+import { jobEnd } from "./job-end.ts";
 import type { Records } from "./records.ts";
 
 /** A cancelled job ends within a moment where it runs; a dead leader's only with its session. */
@@ -22,23 +24,8 @@ export interface CancelParts {
 /** @throws AppError job_not_found, job_not_active, no_quorum */
 export type CancelJob = (jobId: string, actor: string) => Promise<void>;
 
-export function createCancelJob({ catalog, records, clock, settled }: CancelParts): CancelJob {
-  /** Resolves when the job has ended, or after a while. */
-  const jobEnd = async (id: string): Promise<void> => {
-    const over = new AbortController();
-    const hasEnded = () => {
-      const job = records.get("job", id);
-      return job === undefined || !isActiveJob(job);
-    };
-    const unsubscribe = catalog.subscribe(() => {
-      if (hasEnded()) over.abort();
-    });
-    if (!hasEnded()) {
-      await clock.sleep(CANCEL_WAIT_MS, { signal: over.signal }).catch(() => undefined);
-    }
-    unsubscribe();
-    await settled(id);
-  };
+export function createCancelJob(parts: CancelParts): CancelJob {
+  const { records, clock, settled } = parts;
   const asked = (job: JobRecord, actor: string): JobRecord => ({
     ...job,
     cancel_requested: true,
@@ -59,6 +46,9 @@ export function createCancelJob({ catalog, records, clock, settled }: CancelPart
       current === undefined || !isActiveJob(current) ? undefined : asked(current, actor),
     );
     // Whoever leads the template ends the job; when nobody can be, it stays asked for.
-    await jobEnd(id);
+    await jobEnd(parts, job, CANCEL_WAIT_MS).catch((error: unknown) => {
+      if (!isAppError(error, "job_not_found")) throw error;
+    });
+    await settled(id);
   };
 }

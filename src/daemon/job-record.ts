@@ -41,6 +41,42 @@ export class JobTimes {
   }
 }
 
+type NewJob =
+  | "job_id"
+  | "template_id"
+  | "request_id"
+  | "resource_type"
+  | "resource_id"
+  | "operation"
+  | "instance_type"
+  | "phase";
+
+/** PENDING: nobody has worked on it yet. It may take `limitMs` milliseconds from `nowMs` on. */
+export function pendingJob(
+  at: { readonly node: string; readonly nowMs: number; readonly limitMs: number },
+  about: Pick<JobRecord, NewJob> & Partial<JobRecord>,
+): JobRecord {
+  const now = new Date(at.nowMs).toISOString();
+  return {
+    attempt_no: 1,
+    status: "PENDING",
+    progress: 0,
+    error_message: "",
+    expected_node_count: 0,
+    ready_node_count: 0,
+    failed_node_count: 0,
+    template_status: "PENDING",
+    artifact_status: "PENDING",
+    runs: 0,
+    phases: [],
+    submitted_to: at.node,
+    deadline_at: new Date(at.nowMs + at.limitMs).toISOString(),
+    created_at: now,
+    updated_at: now,
+    ...about,
+  };
+}
+
 /**
  * RUNNING in `phase`; the phase before ends at `at`. Entering the same phase again changes nothing.
  */

@@ -19,6 +19,7 @@ import {
   type ReplicaStatus,
   type TemplateRecord,
 } from "../domain/index.ts";
+import { pendingJob } from "./job-record.ts";
 import { targetNodes, type Nodes } from "./nodes.ts";
 import type { Records } from "./records.ts";
 
@@ -196,44 +197,33 @@ function newRedoJob(
   },
 ): JobRecord {
   const { id, template, jobs, request, mode, context } = input;
-  const at = new Date(clock.now()).toISOString();
   const [latest] = jobs;
   const made = jobs.find((job) => job.request !== undefined);
   const artifactId = template?.artifact_id ?? made?.artifact_id;
   const scope = request.distribution_scope ?? [];
-  return {
-    job_id: newJobId(random),
-    template_id: id,
-    request_id: request.request_id ?? context.requestId,
-    resource_type: template?.kind ?? "template",
-    resource_id: id,
-    attempt_no: nextAttempt(latest),
-    ...(latest === undefined ? {} : { retry_of_job_id: latest.job_id }),
-    operation: "REDO",
-    redo_mode: mode,
-    ...(scope.length === 0 ? {} : { redo_scope: scope }),
-    ...(request.memory_only === true ? { memory_only: true } : {}),
-    // When it is gone by the time that this is worked on, it was deleted.
-    ...(template === undefined ? {} : { of_template: true }),
-    ...(artifactId === undefined ? {} : { artifact_id: artifactId }),
-    ...(made === undefined ? {} : sourceOf(made, request)),
-    instance_type: template?.instance_type ?? latest?.instance_type ?? "cubebox",
-    status: "PENDING",
-    phase: "SNAPSHOTTING",
-    progress: 0,
-    error_message: "",
-    expected_node_count: 0,
-    ready_node_count: 0,
-    failed_node_count: 0,
-    template_status: template?.status ?? "PENDING",
-    artifact_status: "PENDING",
-    runs: 0,
-    phases: [],
-    submitted_to: nodes.self,
-    deadline_at: new Date(clock.now() + jobDeadlineMs).toISOString(),
-    created_at: at,
-    updated_at: at,
-  };
+  return pendingJob(
+    { node: nodes.self, nowMs: clock.now(), limitMs: jobDeadlineMs },
+    {
+      job_id: newJobId(random),
+      template_id: id,
+      request_id: request.request_id ?? context.requestId,
+      resource_type: template?.kind ?? "template",
+      resource_id: id,
+      attempt_no: nextAttempt(latest),
+      ...(latest === undefined ? {} : { retry_of_job_id: latest.job_id }),
+      operation: "REDO",
+      redo_mode: mode,
+      ...(scope.length === 0 ? {} : { redo_scope: scope }),
+      ...(request.memory_only === true ? { memory_only: true } : {}),
+      // When it is gone by the time that this is worked on, it was deleted.
+      ...(template === undefined ? {} : { of_template: true }),
+      ...(artifactId === undefined ? {} : { artifact_id: artifactId }),
+      ...(made === undefined ? {} : sourceOf(made, request)),
+      instance_type: template?.instance_type ?? latest?.instance_type ?? "cubebox",
+      phase: "SNAPSHOTTING",
+      template_status: template?.status ?? "PENDING",
+    },
+  );
 }
 
 /** What a build needs again, from the job that made it. */

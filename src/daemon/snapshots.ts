@@ -13,7 +13,6 @@ import {
   assertSameRequest,
   assertWritable,
   errorText,
-  isActiveJob,
   isAppError,
   isErrorCode,
   newSnapshotId,
@@ -31,6 +30,7 @@ import {
   type SnapshotOperation,
 } from "../domain/index.ts";
 import type { Deletions } from "./deletions.ts";
+import { jobEnd } from "./job-end.ts";
 import { failJob } from "./job-record.ts";
 import type { Nodes } from "./nodes.ts";
 import type { Records } from "./records.ts";
@@ -156,7 +156,7 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
     const earlier = await records.update("job", wanted.job_id, () => undefined);
     if (earlier !== undefined) {
       assertSameRequest(earlier, wanted);
-      return ended(await jobEnd(earlier, context.signal));
+      return ended(await jobEnd(parts, earlier, LIMITS.snapshotOperationMs, context.signal));
     }
     const node_id = await nodeOfSandbox(parts, wanted.sandbox_id ?? "");
     guard(node_id);
@@ -167,25 +167,7 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
       assertSameRequest(current, job);
       return undefined;
     });
-    return ended(await jobEnd(written ?? job, context.signal));
-  };
-
-  /** The job when it has ended, or as it is after 15 minutes. @throws the signal's reason */
-  const jobEnd = async (job: JobRecord, signal: AbortSignal | undefined): Promise<JobRecord> => {
-    const over = new AbortController();
-    const current = () => records.get("job", job.job_id) ?? job;
-    const unsubscribe = catalog.subscribe(({ kind, id }) => {
-      if (kind === "job" && id === job.job_id && !isActiveJob(current())) over.abort();
-    });
-    try {
-      if (!isActiveJob(current())) return current();
-      const either = signal === undefined ? over.signal : AbortSignal.any([over.signal, signal]);
-      await clock.sleep(LIMITS.snapshotOperationMs, { signal: either }).catch(() => undefined);
-      signal?.throwIfAborted();
-      return current();
-    } finally {
-      unsubscribe();
-    }
+    return ended(await jobEnd(parts, written ?? job, LIMITS.snapshotOperationMs, context.signal));
   };
 
   const remove: Snapshots["remove"] = async (id, request, context) => {

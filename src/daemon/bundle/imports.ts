@@ -26,6 +26,7 @@ import {
   type RuntimeDriver,
   type TemplateRecord,
 } from "../../domain/index.ts";
+import { pendingJob } from "../job-record.ts";
 import { verifySigned, type Members, type Signer } from "../../gossip/index.ts";
 import type { Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
@@ -136,39 +137,29 @@ export function createImports(parts: ImportParts) {
     made: { artifact: ArtifactRecord; fresh: boolean },
     request: ImportRequest,
     context: CallContext,
-  ): JobRecord => ({
-    job_id: newJobId(random),
-    template_id: template.template_id,
-    request_id: context.requestId,
-    resource_type: "template",
-    resource_id: template.template_id,
-    attempt_no: 1,
-    operation: "IMPORT",
-    artifact_id: made.artifact.artifact_id,
-    artifact_fresh: made.fresh,
-    source_image_ref: manifest.artifact.source_image_ref,
-    source_image_digest: manifest.artifact.source_image_digest,
-    template_spec_fingerprint: manifest.artifact.template_spec_fingerprint,
-    writable_layer_size: manifest.artifact.writable_layer_size,
-    instance_type: template.instance_type,
-    definition: template,
-    import_scope: [...(request.distribution_scope ?? [])],
-    status: "PENDING",
-    phase: "DISTRIBUTING",
-    progress: 0,
-    error_message: "",
-    expected_node_count: 0,
-    ready_node_count: 0,
-    failed_node_count: 0,
-    template_status: "PENDING",
-    artifact_status: "READY",
-    runs: 0,
-    phases: [],
-    submitted_to: nodes.self,
-    deadline_at: new Date(clock.now() + parts.jobDeadlineMs).toISOString(),
-    created_at: now(),
-    updated_at: now(),
-  });
+  ): JobRecord =>
+    pendingJob(
+      { node: nodes.self, nowMs: clock.now(), limitMs: parts.jobDeadlineMs },
+      {
+        job_id: newJobId(random),
+        template_id: template.template_id,
+        request_id: context.requestId,
+        resource_type: "template",
+        resource_id: template.template_id,
+        operation: "IMPORT",
+        artifact_id: made.artifact.artifact_id,
+        artifact_fresh: made.fresh,
+        source_image_ref: manifest.artifact.source_image_ref,
+        source_image_digest: manifest.artifact.source_image_digest,
+        template_spec_fingerprint: manifest.artifact.template_spec_fingerprint,
+        writable_layer_size: manifest.artifact.writable_layer_size,
+        instance_type: template.instance_type,
+        definition: template,
+        import_scope: [...(request.distribution_scope ?? [])],
+        phase: "DISTRIBUTING",
+        artifact_status: "READY",
+      },
+    );
 
   /** The files become this node's replica, and the record is what makes it one. */
   const takeSnapshot = async (

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { createEventHub } from "../../../src/daemon/events.ts";
+import { jobEnd } from "../../../src/daemon/job-end.ts";
 import { enterPhase, failJob, finishJob } from "../../../src/daemon/job-record.ts";
 import { imageInfo } from "../../../src/daemon/queries.ts";
 import { createProgress } from "../../../src/daemon/workers/progress.ts";
@@ -63,6 +64,59 @@ describe("a job's record", () => {
     const ended = finishJob(enterPhase(job(), "REGISTERING", AT), LATER);
     expect(() => enterPhase(ended, "PULLING", LATER)).toThrow(/READY/);
     expect(() => failJob(ended, "cancel", { message: "m", code: "c" }, LATER)).toThrow(/READY/);
+  });
+});
+
+describe("waiting for a job's end", () => {
+  const setup = () => {
+    let known: JobRecord | undefined = job({ status: "RUNNING" });
+    const listeners = new Set<(change: { kind: string; id: string }) => void>();
+    const set = (next: JobRecord | undefined) => {
+      known = next;
+      for (const listener of listeners) listener({ kind: "job", id: "j1" });
+    };
+    const parts = {
+      catalog: {
+        subscribe: (listener: (change: { kind: string; id: string }) => void) => {
+          listeners.add(listener);
+          return () => listeners.delete(listener);
+        },
+      },
+      records: { get: () => known },
+      // Sleeps for ever: only what is told of the job, or the signal, ends the wait.
+      clock: {
+        sleep: (_ms: number, { signal }: { signal: AbortSignal }) =>
+          new Promise<void>((_resolve, reject) => {
+            signal.addEventListener("abort", () => {
+              reject(new Error("woken"));
+            });
+          }),
+      },
+    } as unknown as Parameters<typeof jobEnd>[0];
+    return { parts, set, listeners };
+  };
+  test("the record as it ended, without waiting on", async () => {
+    const { parts, set, listeners } = setup();
+    const end = jobEnd(parts, job(), 1000);
+    set(job({ status: "RUNNING", progress: 50 }));
+    set(job({ status: "READY" }));
+    expect((await end).status).toBe("READY");
+    expect(listeners.size).toBe(0);
+    expect((await jobEnd(parts, job(), 1000)).status).toBe("READY");
+  });
+  test("a job that goes with its template ends the wait, and says so", async () => {
+    const { parts, set } = setup();
+    const end = jobEnd(parts, job(), 1000);
+    set(undefined);
+    await expect(end).rejects.toMatchObject({ code: "job_not_found" });
+  });
+  test("a caller who leaves does not wait for it", async () => {
+    const { parts, listeners } = setup();
+    const leaves = new AbortController();
+    const end = jobEnd(parts, job(), 1000, leaves.signal);
+    leaves.abort(new Error("the caller left"));
+    await expect(end).rejects.toThrow("the caller left");
+    expect(listeners.size).toBe(0);
   });
 });
 
