@@ -11,7 +11,8 @@ import {
   type JobRecord,
   type RegistryCredentials,
 } from "../domain/index.ts";
-import type { Members, Transport } from "../gossip/index.ts";
+import { decodeJson, encodeJson, type Members, type Transport } from "../gossip/index.ts";
+import { askMember } from "./ask-member.ts";
 import type { JobLog } from "./job-log.ts";
 import type { Records } from "./records.ts";
 
@@ -44,27 +45,12 @@ export interface Asks {
   credentials(job: JobRecord): Promise<RegistryCredentials | undefined>;
 }
 
-const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
-
-function decode<T>(schema: z.ZodType<T>, body: Uint8Array, what: string): T {
-  try {
-    return schema.parse(JSON.parse(new TextDecoder().decode(body)));
-  } catch (cause) {
-    throw new AppError("wire_invalid", `${what} does not fit its schema`, { cause });
-  }
-}
-
 export function createAsks(parts: {
   readonly transport: Transport;
   readonly members: Members;
 }): Asks {
-  const ask = async <T>(nodeId: string, question: Question, schema: z.ZodType<T>): Promise<T> => {
-    const peer = parts.members.peerOf(nodeId);
-    if (peer === undefined) throw new AppError("peer_unreachable", `${nodeId} is no member`);
-    const options = { timeoutMs: ASK_TIMEOUT_MS };
-    const answer = await parts.transport.request(peer, "ask", encode(question), options);
-    return decode(schema, answer, `the answer of ${nodeId}`);
-  };
+  const ask = <T>(nodeId: string, question: Question, answer: z.ZodType<T>): Promise<T> =>
+    askMember(parts, nodeId, { protocol: "ask", question, answer, timeoutMs: ASK_TIMEOUT_MS });
   return {
     async jobLog(nodeId, jobId, options) {
       const question = { v: 1, what: "job-log", job_id: jobId, ...options } as const;
@@ -88,20 +74,20 @@ export function answerAsks(parts: {
 }): void {
   const { transport, members, records, jobLog } = parts;
   transport.handle("ask", async (from, body) => {
-    const question = decode(questionSchema, body, "the question");
+    const question = decodeJson(questionSchema, body, "the question");
     if (question.what === "job-log") {
       const { after, limit } = question;
       const lines = await jobLog.read(question.job_id, {
         limit: limit ?? MOST_LINES,
         ...(after === undefined ? {} : { after }),
       });
-      return encode({ v: 1, lines });
+      return encodeJson({ v: 1, lines });
     }
     const job = records.get("job", question.job_id);
     const leader = records.get("leader", job?.template_id ?? "")?.node_id;
     if (job === undefined || !isActiveJob(job) || leader !== members.nodeOf(from)) {
       throw new AppError("not_leader", `job ${question.job_id} is not led by who asks`);
     }
-    return encode({ v: 1, credentials: parts.credentialsOf(job.job_id) });
+    return encodeJson({ v: 1, credentials: parts.credentialsOf(job.job_id) });
   });
 }

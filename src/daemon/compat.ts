@@ -25,7 +25,8 @@ import {
   type TemplateCompatMatrix,
   type Upgrade,
 } from "../domain/index.ts";
-import type { Members, Transport } from "../gossip/index.ts";
+import { decodeJson, encodeJson, type Members, type Transport } from "../gossip/index.ts";
+import { askMember } from "./ask-member.ts";
 import type { Nodes } from "./nodes.ts";
 import type { Records } from "./records.ts";
 import type { CompatScanWorker } from "./workers/compat-scan.ts";
@@ -69,18 +70,8 @@ export interface Compat {
   adopt(templateId: string): Promise<AdoptedCompat>;
 }
 
-const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
-
-function decode<T>(schema: z.ZodType<T>, body: Uint8Array): T {
-  try {
-    return schema.parse(JSON.parse(new TextDecoder().decode(body)));
-  } catch (cause) {
-    throw new AppError("wire_invalid", "a message about compat does not fit its schema", { cause });
-  }
-}
-
 export function createCompat(parts: CompatParts): Compat {
-  const { catalog, records, nodes, transport, members, scanner } = parts;
+  const { catalog, records, nodes, transport, scanner } = parts;
   const input = (): CompatInput => ({
     templates: [...records.list("template")],
     nodes: nodes.all(),
@@ -93,15 +84,20 @@ export function createCompat(parts: CompatParts): Compat {
   };
   const adoptSelf = async (templateId: string) => ((await scanner.adopt(templateId)) ? 1 : 0);
   transport.handle("compat", async (_from, body) => {
-    const question = decode(questionSchema, body);
+    const question = decodeJson(questionSchema, body, "a question about compat");
     return question.what === "scan"
-      ? encode({ v: 1, scan: await scanSelf() })
-      : encode({ v: 1, updated: await adoptSelf(question.template_id) });
+      ? encodeJson({ v: 1, scan: await scanSelf() })
+      : encodeJson({ v: 1, updated: await adoptSelf(question.template_id) });
   });
-  const ask = async (nodeId: string, question: Question, timeoutMs: number) => {
-    const peer = members.peerOf(nodeId);
-    if (peer === undefined) throw new AppError("peer_unreachable", `${nodeId} is no member`);
-    return transport.request(peer, "compat", encode(question), { timeoutMs });
+  const askScan = async (nodeId: string): Promise<NodeScan> => {
+    const question: Question = { v: 1, what: "scan" };
+    const asked = { protocol: "compat", question, answer: scanAnswer } as const;
+    return (await askMember(parts, nodeId, { ...asked, timeoutMs: SCAN_TIMEOUT_MS })).scan;
+  };
+  const askAdopt = async (nodeId: string, templateId: string): Promise<number> => {
+    const question: Question = { v: 1, what: "adopt", template_id: templateId };
+    const asked = { protocol: "compat", question, answer: adoptAnswer } as const;
+    return (await askMember(parts, nodeId, { ...asked, timeoutMs: ADOPT_TIMEOUT_MS })).updated;
   };
 
   /** A node that is down can write nothing: what others see of it now. */
@@ -117,9 +113,7 @@ export function createCompat(parts: CompatParts): Compat {
   };
   const scanOf = async (node: NodeFact): Promise<NodeScan> => {
     if (node.node_id === nodes.self) return scanSelf();
-    if (!node.healthy) return scanOfDown(node);
-    const answer = await ask(node.node_id, { v: 1, what: "scan" }, SCAN_TIMEOUT_MS);
-    return decode(scanAnswer, answer).scan;
+    return node.healthy ? askScan(node.node_id) : scanOfDown(node);
   };
 
   return {
@@ -152,7 +146,6 @@ export function createCompat(parts: CompatParts): Compat {
       }
       const updated: string[] = [];
       const failed: { node_id: string; reason: string }[] = [];
-      const question: Question = { v: 1, what: "adopt", template_id: templateId };
       const owners = [...catalog.list("replica", { id: templateId })].map(({ owner }) => owner);
       await Promise.all(
         owners.map(async (nodeId) => {
@@ -161,7 +154,7 @@ export function createCompat(parts: CompatParts): Compat {
             const count =
               nodeId === nodes.self
                 ? await adoptSelf(templateId)
-                : decode(adoptAnswer, await ask(nodeId, question, ADOPT_TIMEOUT_MS)).updated;
+                : await askAdopt(nodeId, templateId);
             if (count > 0) updated.push(nodeId);
           } catch (error) {
             failed.push({ node_id: nodeId, reason: errorText(error) });

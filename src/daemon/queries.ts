@@ -36,7 +36,7 @@ import type { JobLog } from "./job-log.ts";
 import type { Nodes } from "./nodes.ts";
 import type { ResnapshotWorker } from "./workers/resnapshot.ts";
 import { workersOf } from "./job-record.ts";
-import type { Records } from "./records.ts";
+import { replicasOf, type Records } from "./records.ts";
 import { previewRedo } from "./redo.ts";
 import { createSnapshotQueries } from "./snapshot-queries.ts";
 import { listAllTemplates, newestFirst } from "./template-list.ts";
@@ -104,7 +104,7 @@ export function createQueries(parts: QueryParts): Queries {
   };
   const values = <T>(entries: Iterable<{ value?: T }>): T[] =>
     [...entries].flatMap(({ value }) => (value === undefined ? [] : [value]));
-  const replicas = (id: string): ReplicaStatus[] => values(catalog.list("replica", { id }));
+  const replicas = (id: string): ReplicaStatus[] => replicasOf(catalog, id);
 
   const templateInfo = (template: TemplateRecord): TemplateInfo =>
     templateView(

@@ -14,8 +14,13 @@ import type {
   LocalWrite,
   RecordKind,
   RecordValues,
+  ReplicaStatus,
 } from "../domain/index.ts";
 import { fenced, type Lease, type Registers } from "../gossip/index.ts";
+
+/** What each node says of its replica of the template or snapshot. */
+export const replicasOf = (catalog: Catalog, templateId: string): ReplicaStatus[] =>
+  [...catalog.list("replica", { id: templateId })].flatMap(({ value }) => value ?? []);
 
 /** Runs work of one key in order, of different keys at the same time. */
 export class KeyedQueue {

@@ -21,7 +21,7 @@ import {
 } from "../domain/index.ts";
 import { pendingJob } from "./job-record.ts";
 import { targetNodes, type Nodes } from "./nodes.ts";
-import type { Records } from "./records.ts";
+import { replicasOf, type Records } from "./records.ts";
 
 export interface RedoParts {
   readonly catalog: Catalog;
@@ -62,11 +62,6 @@ export function targetsOfRedo(
   if (candidates.length === 0) throw new AppError("no_template_nodes");
   return redoTargets(mode, candidates, replicas);
 }
-
-export const replicasOf = (catalog: Catalog, templateId: string): ReplicaStatus[] =>
-  [...catalog.list("replica", { id: templateId })].flatMap(({ value }) =>
-    value === undefined ? [] : [value],
-  );
 
 /** Newest first. */
 export const jobsOf = (records: Records, templateId: string): JobRecord[] =>

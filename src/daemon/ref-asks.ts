@@ -11,7 +11,8 @@ import {
   type AcquireRefRequest,
   type RuntimeRef,
 } from "../domain/index.ts";
-import type { Members, Transport } from "../gossip/index.ts";
+import { decodeJson, encodeJson, type Members, type Transport } from "../gossip/index.ts";
+import { askMember } from "./ask-member.ts";
 import type { Nodes } from "./nodes.ts";
 import type { RuntimeRefs } from "./runtime-refs.ts";
 
@@ -84,18 +85,6 @@ export interface ClusterRefParts {
   readonly assertReplica: (snapshotId: string) => void;
 }
 
-const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
-
-function decode<T>(schema: z.ZodType<T>, body: Uint8Array): T {
-  try {
-    return schema.parse(JSON.parse(new TextDecoder().decode(body)));
-  } catch (cause) {
-    throw new AppError("wire_invalid", "a message about runtime refs does not fit its schema", {
-      cause,
-    });
-  }
-}
-
 export function createClusterRefs(parts: ClusterRefParts): ClusterRefs {
   const { refs, transport, members, nodes } = parts;
 
@@ -124,16 +113,20 @@ export function createClusterRefs(parts: ClusterRefParts): ClusterRefs {
     }
   };
   transport.handle("refs", async (_from, body) =>
-    encode({ v: 1, ...(await answer(decode(questionSchema, body))) }),
+    encodeJson({
+      v: 1,
+      ...(await answer(decodeJson(questionSchema, body, "a question about runtime refs"))),
+    }),
   );
 
   const ask = async (nodeId: string, question: Question): Promise<Answer> => {
     if (nodeId === members.self) return answerSchema.parse(await answer(question));
-    const peer = members.peerOf(nodeId);
-    if (peer === undefined) throw new AppError("peer_unreachable", `${nodeId} is no member`);
-    const options = { timeoutMs: ASK_TIMEOUT_MS };
-    const reply = await transport.request(peer, "refs", encode(question), options);
-    return decode(answerSchema, reply);
+    return askMember(parts, nodeId, {
+      protocol: "refs",
+      question,
+      answer: answerSchema,
+      timeoutMs: ASK_TIMEOUT_MS,
+    });
   };
   const askAll = async (nodeIds: readonly string[], question: Question) => {
     const asked = await Promise.allSettled(nodeIds.map((nodeId) => ask(nodeId, question)));

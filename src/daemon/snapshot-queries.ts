@@ -8,12 +8,11 @@ import {
   snapshotOperation,
   type Catalog,
   type Queries,
-  type ReplicaStatus,
   type SnapshotInfo,
   type TemplateRecord,
 } from "../domain/index.ts";
 import type { Nodes } from "./nodes.ts";
-import type { Records } from "./records.ts";
+import { replicasOf, type Records } from "./records.ts";
 
 export type SnapshotQueries = Pick<
   Queries,
@@ -36,8 +35,6 @@ export function createSnapshotQueries({
   readonly records: Records;
   readonly nodes: Pick<Nodes, "all" | "self" | "isMember">;
 }): SnapshotQueries {
-  const replicasOf = (id: string): ReplicaStatus[] =>
-    [...catalog.list("replica", { id })].flatMap(({ value }) => value ?? []);
   const view = (record: TemplateRecord, options?: { includeRequest?: boolean }): SnapshotInfo => {
     const refs = { count: 0, sandboxes: [] as string[] };
     for (const { owner, value } of catalog.list("refs", { id: record.template_id })) {
@@ -45,7 +42,7 @@ export function createSnapshotQueries({
       refs.count += value.count;
       refs.sandboxes.push(...value.sandboxes);
     }
-    return snapshotInfo(record, replicasOf(record.template_id), refs, options);
+    return snapshotInfo(record, replicasOf(catalog, record.template_id), refs, options);
   };
   return {
     listSnapshots(filter = {}) {
@@ -56,7 +53,7 @@ export function createSnapshotQueries({
     snapshotNodes: (id) =>
       readyNodes({
         template: findSnapshot(records, id),
-        replicas: replicasOf(id),
+        replicas: replicasOf(catalog, id),
         nodes: new Map(nodes.all().map((node) => [node.node_id, node])),
         selfId: nodes.self,
       }),

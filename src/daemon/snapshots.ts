@@ -24,7 +24,6 @@ import {
   type CreateSnapshotRequest,
   type JobRecord,
   type Random,
-  type ReplicaStatus,
   type RollbackRequest,
   type SnapshotJobOperation,
   type SnapshotOperation,
@@ -33,7 +32,7 @@ import type { Deletions } from "./deletions.ts";
 import { jobEnd } from "./job-end.ts";
 import { failJob } from "./job-record.ts";
 import type { Nodes } from "./nodes.ts";
-import type { Records } from "./records.ts";
+import { replicasOf, type Records } from "./records.ts";
 import type { ClusterRefs } from "./ref-asks.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 import { findSnapshot } from "./snapshot-queries.ts";
@@ -115,8 +114,6 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
   const { catalog, records, nodes, clock } = parts;
   const now = () => new Date(clock.now()).toISOString();
 
-  const replicasOf = (id: string): ReplicaStatus[] =>
-    [...catalog.list("replica", { id })].flatMap(({ value }) => value ?? []);
   const newJob = (
     operation: SnapshotJobOperation,
     requestId: string,
@@ -220,7 +217,7 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
       });
       return submit(job, context, (nodeId) => {
         const sandbox = { sandbox_id: sandboxId, node_id: nodeId };
-        assertMayRollback(findSnapshot(records, id), sandbox, replicasOf(id));
+        assertMayRollback(findSnapshot(records, id), sandbox, replicasOf(catalog, id));
         assertWritable(nodeId, nodes.get(nodeId)?.storage);
       });
     },

@@ -2,6 +2,7 @@
 export type { Admission } from "./admission.ts";
 export { createCluster, type Cluster, type ClusterOptions } from "./cluster.ts";
 export { connectPeers, type PeerOptions } from "./connect.ts";
+export { decodeJson, encodeJson } from "./json-body.ts";
 export { openSigner, verifySigned, type Signer } from "./signing.ts";
 export { fenced } from "./leaders.ts";
 export { decodeJoinToken } from "./join-token.ts";

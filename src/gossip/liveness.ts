@@ -16,6 +16,7 @@ import {
   type LivenessClaim,
   type LivenessState,
 } from "../domain/index.ts";
+import { decodeJson, encodeJson } from "./json-body.ts";
 import type { Liveness, Parts, PeerId, Verdict } from "./ports.ts";
 
 const PERIOD_MS = 1_000;
@@ -77,16 +78,9 @@ interface Peer {
   timer: { cancel(): void } | undefined;
 }
 
-const encode = (body: object) => new TextEncoder().encode(JSON.stringify({ v: 1, ...body }));
-
-function decode<T>(schema: z.ZodType<T>, body: Uint8Array): T {
-  try {
-    if (body.length > BODY_BYTES) throw new RangeError("too large");
-    return schema.parse(JSON.parse(new TextDecoder().decode(body)));
-  } catch (error) {
-    throw new AppError("wire_invalid", "a liveness message is not valid", { cause: error });
-  }
-}
+const encode = (body: object) => encodeJson({ v: 1, ...body });
+const decode = <T>(schema: z.ZodType<T>, body: Uint8Array): T =>
+  decodeJson(schema, body, "a liveness message", BODY_BYTES);
 
 class Detector implements Liveness {
   readonly #parts: Parts;

@@ -1,6 +1,7 @@
 /** Messages of the protocol "register", checked at the receiving side. */
 import { z } from "zod";
-import { AppError, RECORD_KINDS, voterConfigSchema } from "../domain/index.ts";
+import { RECORD_KINDS, voterConfigSchema } from "../domain/index.ts";
+import { decodeJson, encodeJson } from "./json-body.ts";
 
 const ballotSchema = z.tuple([z.number().int().nonnegative(), z.string().max(256)]);
 export type WireBallot = z.infer<typeof ballotSchema>;
@@ -59,15 +60,8 @@ export const answerSchema = z.looseObject({
 export type RegisterAnswer = z.infer<typeof answerSchema>;
 
 export const encodeMessage = (message: RegisterRequest | RegisterAnswer): Uint8Array =>
-  new TextEncoder().encode(JSON.stringify(message));
+  encodeJson(message);
 
 /** @throws AppError wire_invalid */
-export function decodeMessage<T>(schema: z.ZodType<T>, body: Uint8Array): T {
-  try {
-    return schema.parse(JSON.parse(new TextDecoder().decode(body)));
-  } catch (cause) {
-    throw new AppError("wire_invalid", "a message about registers does not fit its schema", {
-      cause,
-    });
-  }
-}
+export const decodeMessage = <T>(schema: z.ZodType<T>, body: Uint8Array): T =>
+  decodeJson(schema, body, "a message about registers");

@@ -1,13 +1,8 @@
 /** What nodes ask each other about their disks. */
 import { z } from "zod";
-import {
-  AppError,
-  storageSchema,
-  wasteSchema,
-  type NodeStorage,
-  type Waste,
-} from "../../domain/index.ts";
-import type { Members, Transport } from "../../gossip/index.ts";
+import { storageSchema, wasteSchema, type NodeStorage, type Waste } from "../../domain/index.ts";
+import { decodeJson, encodeJson, type Members, type Transport } from "../../gossip/index.ts";
+import { askMember } from "../ask-member.ts";
 
 const ASK_TIMEOUT_MS = 3_000;
 /** Removing gigabytes takes its time. */
@@ -43,18 +38,6 @@ export interface DiskAsks {
   waste(nodeId: string, sweep: boolean): Promise<Waste>;
 }
 
-const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
-
-function decode<T>(schema: z.ZodType<T>, body: Uint8Array): T {
-  try {
-    return schema.parse(JSON.parse(new TextDecoder().decode(body)));
-  } catch (cause) {
-    throw new AppError("wire_invalid", "a message about storage does not fit its schema", {
-      cause,
-    });
-  }
-}
-
 export function createDiskAsks(parts: {
   readonly transport: Transport;
   readonly members: Members;
@@ -72,15 +55,20 @@ export function createDiskAsks(parts: {
     }
   };
   transport.handle("storage", async (_from, body) =>
-    encode({ v: 1, ...(await answer(decode(questionSchema, body))) }),
+    encodeJson({
+      v: 1,
+      ...(await answer(decodeJson(questionSchema, body, "a question about storage"))),
+    }),
   );
 
-  const ask = async <T>(nodeId: string, question: Question, schema: z.ZodType<T>): Promise<T> => {
-    const peer = members.peerOf(nodeId);
-    if (peer === undefined) throw new AppError("peer_unreachable", `${nodeId} is no member`);
+  const ask = <T>(nodeId: string, question: Question, answerSchema: z.ZodType<T>): Promise<T> => {
     const isLong = question.what === "waste" && question.sweep;
-    const options = { timeoutMs: isLong ? SWEEP_TIMEOUT_MS : ASK_TIMEOUT_MS };
-    return decode(schema, await transport.request(peer, "storage", encode(question), options));
+    return askMember(parts, nodeId, {
+      protocol: "storage",
+      question,
+      answer: answerSchema,
+      timeoutMs: isLong ? SWEEP_TIMEOUT_MS : ASK_TIMEOUT_MS,
+    });
   };
   return {
     async measure(nodeId) {

@@ -27,8 +27,8 @@ import type { JobLog } from "../job-log.ts";
 import { finishJob } from "../job-record.ts";
 import { targetNodes, type Nodes } from "../nodes.ts";
 import { imageInfo } from "../queries.ts";
-import type { Records } from "../records.ts";
-import { replicasOf, targetsOfRedo } from "../redo.ts";
+import { replicasOf, type Records } from "../records.ts";
+import { targetsOfRedo } from "../redo.ts";
 import type { ProgressReporter } from "./progress.ts";
 
 /** What the steps of one run share. */

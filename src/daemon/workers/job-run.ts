@@ -30,8 +30,8 @@ import { enterPhase, failJob, workersOf } from "../job-record.ts";
 import type { Leases } from "../leases.ts";
 import type { Nodes } from "../nodes.ts";
 import { imageInfo } from "../queries.ts";
-import { ledRecords, type Facts, type Records } from "../records.ts";
-import { claimTemplate, replicasOf } from "../redo.ts";
+import { ledRecords, replicasOf, type Facts, type Records } from "../records.ts";
+import { claimTemplate } from "../redo.ts";
 import { claimTemplateName } from "../tags.ts";
 import {
   askForRedo,

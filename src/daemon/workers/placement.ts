@@ -17,7 +17,7 @@ import {
 } from "../../domain/index.ts";
 import type { Leases } from "../leases.ts";
 import type { Nodes } from "../nodes.ts";
-import { ledRecords, type Records } from "../records.ts";
+import { ledRecords, replicasOf, type Records } from "../records.ts";
 
 export interface PlacementParts {
   readonly catalog: Catalog;
@@ -145,8 +145,8 @@ export class PlacementWorker {
     if (template.status !== "READY" && template.status !== "PARTIALLY_READY") return undefined;
     if (busy.has(template.template_id)) return undefined;
     const desired = placeTemplate(template, nodes);
-    const replicas = [...catalog.list("replica", { id: template.template_id })].flatMap(
-      ({ value }) => (value !== undefined && isCounted(template, value) ? [value] : []),
+    const replicas = replicasOf(catalog, template.template_id).filter((replica) =>
+      isCounted(template, replica),
     );
     const heard = new Set(replicas.map((replica) => replica.node_id));
     // A node that is being filled for the first time does not make the template less ready.

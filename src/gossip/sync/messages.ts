@@ -1,6 +1,9 @@
 /** What travels between catalogs: entries, headers of entries, and the questions of the feed. */
 import { z } from "zod";
-import { AppError, ENTRY_SCHEMAS, type Entry, type EntryKind } from "../../domain/index.ts";
+import { ENTRY_SCHEMAS, type Entry, type EntryKind } from "../../domain/index.ts";
+import { decodeJson } from "../json-body.ts";
+
+export { encodeJson as encode } from "../json-body.ts";
 
 const name = z.string().min(1).max(512);
 const version = z.number().int().positive();
@@ -64,19 +67,9 @@ export const headersAnswerSchema = z.looseObject({
 export const settledAnswerSchema = z.looseObject({ ok: z.array(z.boolean()) });
 export const valuesAnswerSchema = z.looseObject({ e: z.array(wireEntrySchema) });
 
-export const encode = (value: unknown): Uint8Array =>
-  new TextEncoder().encode(JSON.stringify(value));
-
 /** @throws AppError wire_invalid */
-export function decode<T>(schema: z.ZodType<T>, body: Uint8Array): T {
-  try {
-    return schema.parse(JSON.parse(new TextDecoder().decode(body)));
-  } catch (cause) {
-    throw new AppError("wire_invalid", "a message about the catalog does not fit its schema", {
-      cause,
-    });
-  }
-}
+export const decode = <T>(schema: z.ZodType<T>, body: Uint8Array): T =>
+  decodeJson(schema, body, "a message about the catalog");
 
 export const toWire = (entry: Entry, at?: number): WireEntry => ({
   o: entry.owner,
