@@ -9,6 +9,7 @@ import {
   gcStep,
   inScope,
   isActiveJob,
+  keptUntil,
   type ArtifactRecord,
   type ArtifactSight,
   type ArtifactWhy,
@@ -66,7 +67,7 @@ export function createCollection(parts: CollectionParts): Collection {
       ...(artifact.unreferenced_at === undefined
         ? {}
         : { unreferenced_at: artifact.unreferenced_at }),
-      kept_until: time(artifact.gc_deadline),
+      kept_until: time(keptUntil(artifact, sight)),
       nodes: nodesOfArtifact(parts, artifact),
     };
   };
@@ -143,7 +144,7 @@ function itemOf(catalog: Catalog, one: Seen, all: readonly Seen[]): Item | undef
     status: artifact.status,
     step,
     why: explainStep(step, artifact, sight),
-    due_at: time(artifact.gc_deadline),
+    due_at: time(keptUntil(artifact, sight)),
     nodes: holdings.flatMap(({ owner, value }) => {
       // Bytes that another artifact here shares stay, or are counted with it.
       const isShared = keptDigests.some(

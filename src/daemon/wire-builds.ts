@@ -8,6 +8,7 @@ import { createArtifacts } from "./build/artifacts.ts";
 import { createCleanup } from "./build/cleanup.ts";
 import { isHeldElsewhere, isLedBy, type Builder } from "./build/builder.ts";
 import { neededBytes } from "./build/disk-space.ts";
+import { GraceTimes } from "./build/grace-times.ts";
 import { createRootfsBuilder } from "./build/rootfs-builder.ts";
 import { createImageSource } from "./build/source/source.ts";
 import type { DaemonParts } from "./parts.ts";
@@ -70,6 +71,7 @@ export function createBuilds(
   const asked = <K extends RecordKind>(kind: K, id: string) =>
     state.records.update(kind, id, () => undefined);
   const files = new KeyedQueue();
+  const grace = new GraceTimes(clock, config.artifact_grace_ms);
   const cleanup = createCleanup({
     ...state,
     clock,
@@ -80,6 +82,7 @@ export function createBuilds(
       state.diskAsks.holds(nodeId, artifact_id, digest),
     isBuilding,
     graceMs: config.artifact_grace_ms,
+    grace,
     files,
   });
   const artifacts = createArtifacts({
@@ -117,7 +120,7 @@ export function createBuilds(
     jobLog: state.jobLog,
     credentialsOf: (jobId) => builds.credentialsOf(jobId),
   });
-  return { artifacts, builds, cleanup, files };
+  return { artifacts, builds, cleanup, grace, files };
 }
 
 export type Work = ReturnType<typeof createBuilds>;

@@ -255,7 +255,7 @@ async function startWorkers(
   parts: DaemonParts,
   state: State,
   runtime: Runtime,
-  { artifacts, builds, cleanup }: Work,
+  { artifacts, builds, cleanup, grace }: Work,
   publishNode: () => Promise<unknown>,
   opened: Closers,
 ): Promise<() => Promise<void>> {
@@ -279,6 +279,7 @@ async function startWorkers(
   const gc = new GcWorker({
     ...state,
     cleanup,
+    grace,
     clock,
     log: log.child({ module: "gc" }),
     isInTouch: () => isInTouch(state),

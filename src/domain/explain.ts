@@ -2,7 +2,7 @@
 import { effectiveCompat } from "./compat.ts";
 import { wantedGeneration } from "./replica.ts";
 import type { ArtifactSight, GcStep } from "./gc.ts";
-import { remainingHolders } from "./gc.ts";
+import { keptUntil, remainingHolders } from "./gc.ts";
 import type { ArtifactRecord, NodeFact, ReplicaStatus, TemplateRecord } from "./schema.ts";
 
 const at = (unixSeconds: number): string => new Date(unixSeconds * 1_000).toISOString();
@@ -27,7 +27,7 @@ export function explainArtifact(artifact: ArtifactRecord, sight: ArtifactSight):
     default:
       return artifact.unreferenced_at === undefined
         ? "nobody refers to it; its grace begins with the next pass"
-        : `nobody refers to it; kept until ${at(artifact.gc_deadline)}`;
+        : `nobody refers to it; kept until ${at(keptUntil(artifact, sight))}`;
   }
 }
 

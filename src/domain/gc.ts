@@ -95,6 +95,11 @@ export interface ArtifactSight {
   /** Members that hold all of it. */
   readonly holders: readonly string[];
   readonly nowSeconds: number;
+  /**
+   * Of the grace, as this node has counted it since it saw it begin. Deadlines in the record are
+   * times of another node's clock: they are shown, and decide nothing that takes away.
+   */
+  readonly graceLeftMs: number;
   /** Nothing is waited for: its build has failed, or the disk is full. */
   readonly isUrgent?: boolean;
 }
@@ -103,11 +108,16 @@ export interface ArtifactSight {
 export const remainingHolders = (artifact: ArtifactRecord, holders: readonly string[]): string[] =>
   holders.filter((node) => artifact.cleaned_by?.includes(node) !== true);
 
+/** When it goes at the earliest, or is looked at again when it is used: unix seconds, our clock. */
+export const keptUntil = (artifact: ArtifactRecord, sight: ArtifactSight): number =>
+  artifact.unreferenced_at === undefined || artifact.status === "CLEANUP_PENDING"
+    ? artifact.gc_deadline
+    : sight.nowSeconds + Math.ceil(sight.graceLeftMs / 1_000);
+
 /** What is to be done with an artifact now. */
 export function gcStep(artifact: ArtifactRecord, sight: ArtifactSight): GcStep {
   const { references, nowSeconds } = sight;
   const isUsed = references.length > 0;
-  const isExpired = artifact.gc_deadline <= nowSeconds;
   switch (artifact.status) {
     case "PENDING":
     case "BUILDING":
@@ -119,12 +129,12 @@ export function gcStep(artifact: ArtifactRecord, sight: ArtifactSight): GcStep {
     case "FAILED":
     case "ORPHANED":
       if (isUsed) {
-        const isLate = artifact.status === "READY" && isExpired;
+        const isLate = artifact.status === "READY" && artifact.gc_deadline <= nowSeconds;
         return artifact.unreferenced_at !== undefined || isLate ? "renew" : "none";
       }
       if (sight.isUrgent === true) return "release";
       if (artifact.unreferenced_at === undefined) return "grace";
-      return isExpired ? "release" : "none";
+      return sight.graceLeftMs <= 0 ? "release" : "none";
   }
 }
 

@@ -21,6 +21,7 @@ import {
   type GcStep,
   type Log,
 } from "../../domain/index.ts";
+import type { GraceTimes } from "./grace-times.ts";
 import type { KeyedQueue, Facts, Records } from "../records.ts";
 
 export interface CleanupParts {
@@ -37,6 +38,7 @@ export interface CleanupParts {
   readonly askHolds: (nodeId: string, artifact: ArtifactRecord) => Promise<boolean>;
   readonly isBuilding: (builder: NonNullable<ArtifactRecord["builder"]>) => boolean;
   readonly graceMs: number;
+  readonly grace: Pick<GraceTimes, "leftMs">;
   /** By artifact id: its bytes are made here and removed here one after the other. */
   readonly files: KeyedQueue;
 }
@@ -95,6 +97,7 @@ export function createCleanup(parts: CleanupParts): Cleanup {
     isBuilding: artifact.builder !== undefined && parts.isBuilding(artifact.builder),
     holders: holdersOf(artifact.artifact_id),
     nowSeconds: Math.floor(clock.now() / 1_000),
+    graceLeftMs: parts.grace.leftMs(artifact),
   });
   const times = () => ({
     nowMs: clock.now(),

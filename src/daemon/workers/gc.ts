@@ -17,6 +17,7 @@ import {
   type Log,
 } from "../../domain/index.ts";
 import type { Cleanup } from "../build/cleanup.ts";
+import type { GraceTimes } from "../build/grace-times.ts";
 import type { Nodes } from "../nodes.ts";
 import type { Facts, Records } from "../records.ts";
 
@@ -26,6 +27,7 @@ export interface GcParts {
   readonly facts: Facts;
   readonly nodes: Nodes;
   readonly cleanup: Cleanup;
+  readonly grace: Pick<GraceTimes, "see">;
   readonly clock: Clock;
   readonly log: Log;
   /** Alone, or agreeing with another member: what is not heard of may be a reference. */
@@ -58,8 +60,11 @@ export class GcWorker {
   }
 
   start(): void {
-    this.#unsubscribe = this.#parts.catalog.subscribe(({ kind }) => {
-      if (WATCHED.has(kind)) this.reconcile();
+    this.#unsubscribe = this.#parts.catalog.subscribe((entry) => {
+      if (entry.kind === "artifact") {
+        this.#parts.grace.see(entry.id, entry.value as ArtifactRecord | undefined);
+      }
+      if (WATCHED.has(entry.kind)) this.reconcile();
     });
     this.reconcile();
   }
@@ -111,13 +116,13 @@ export class GcWorker {
           ? sight.references.length === 0
           : artifact.status === "READY" && artifact.cleaned_by?.includes(facts.nodeId) === true;
       if (artifact.unreferenced_at !== undefined && artifact.status !== "CLEANUP_PENDING") {
-        soonest = Math.min(soonest, artifact.gc_deadline - sight.nowSeconds);
+        soonest = Math.min(soonest, sight.graceLeftMs);
       }
       if ((!mayStep && !mayClean) || work.length >= MOST_PER_PASS) continue;
       work.push(queue.add(() => this.#contain(artifact, mayStep, mayClean)));
     }
     await Promise.all(work);
-    this.#watchDeadline(soonest * 1_000);
+    this.#watchDeadline(soonest);
   }
 
   #isOurs({ artifact_id }: ArtifactRecord, step: GcStep): boolean {
@@ -148,7 +153,7 @@ export class GcWorker {
   #watchDeadline(milliseconds: number): void {
     this.#deadline?.cancel();
     if (this.#stopped || milliseconds > SOON_MS) return;
-    const ms = Math.max(milliseconds, 0) + SETTLE_MS;
+    const ms = milliseconds + SETTLE_MS;
     this.#deadline = this.#parts.clock.after(ms, () => this.reconcile());
   }
 }

@@ -1,12 +1,14 @@
 /** Two nodes, one register: how artifacts go, and what never goes. */
 import { beforeEach, describe, expect, it } from "vitest";
 import { createCleanup, type Cleanup } from "../../../src/daemon/build/cleanup.ts";
+import { GraceTimes } from "../../../src/daemon/build/grace-times.ts";
 import { createEvictions } from "../../../src/daemon/disk/eviction.ts";
 import type { Orphans } from "../../../src/daemon/disk/orphans.ts";
 import { GcWorker } from "../../../src/daemon/workers/gc.ts";
 import { KeyedQueue, createFacts, createRecords, type Facts } from "../../../src/daemon/records.ts";
 import {
   CLUSTER,
+  LIMITS,
   STORAGE_THRESHOLDS,
   storageFrom,
   type ArtifactRecord,
@@ -32,6 +34,7 @@ interface Side {
   readonly files: Map<string, string>;
   readonly facts: Facts;
   readonly cleanup: Cleanup;
+  readonly grace: GraceTimes;
 }
 
 let catalog: OpenedCatalog;
@@ -58,8 +61,16 @@ const records = () =>
   } as never);
 const artifactOf = (id: string) => records().get("artifact", id);
 
-const sideOf = (name: Node): Side => {
-  const clock = manualClock(Date.parse(AT) + 3_600_000);
+const HOUR_MS = 3_600_000;
+/** Milliseconds that have passed for every node, whatever its wall clock says. */
+let passedMs = 0;
+
+const sideOf = (name: Node, { aheadMs = HOUR_MS, graceMs = 0 } = {}): Side => {
+  const clock = {
+    ...manualClock(),
+    now: () => Date.parse(AT) + aheadMs + passedMs,
+    monotonic: () => passedMs,
+  };
   const files = new Map<string, string>();
   const facts = createFacts(catalog, clock, name);
   const store = {
@@ -69,6 +80,7 @@ const sideOf = (name: Node): Side => {
       files.delete(id);
     },
   } as unknown as ArtifactStore;
+  const grace = new GraceTimes(clock, graceMs);
   const cleanup = createCleanup({
     catalog,
     records: records(),
@@ -81,14 +93,16 @@ const sideOf = (name: Node): Side => {
     askHolds: async (id, { artifact_id, digest }) =>
       sides[id as Node].files.get(artifact_id) === digest,
     isBuilding: () => false,
-    graceMs: 0,
+    graceMs,
+    grace,
     files: new KeyedQueue(),
   });
-  return { files, facts, cleanup };
+  return { files, facts, cleanup, grace };
 };
 
 beforeEach(async () => {
   version = 0;
+  passedMs = 0;
   down = new Set();
   removal = () => Promise.resolve();
   const openDatabase = async () => memoryDatabase();
@@ -177,7 +191,7 @@ describe("letting go", () => {
       await hold("a", id);
     }
     removal = (id) => (id === "rfs-2" ? Promise.reject(new Error("panic")) : Promise.resolve());
-    const { facts, cleanup } = sides.a;
+    const { facts, cleanup, grace } = sides.a;
     const log = recordedLog();
     const worker = new GcWorker({
       catalog,
@@ -185,6 +199,7 @@ describe("letting go", () => {
       facts,
       nodes: { self: "a", all: () => [{ node_id: "a", healthy: true, drained: false }] } as never,
       cleanup,
+      grace,
       clock: manualClock(),
       log,
       isInTouch: () => true,
@@ -193,6 +208,62 @@ describe("letting go", () => {
     expect([...sides.a.files.keys()]).toEqual(["rfs-2"]);
     expect(log.lines.filter(({ level }) => level === "warn")).toHaveLength(1);
     await worker.stop();
+  });
+});
+
+describe("the grace, with clocks an hour apart", () => {
+  const GRACE_MS = 10 * 60_000;
+  const ahead = { aheadMs: HOUR_MS, graceMs: GRACE_MS };
+  const behind = { aheadMs: -HOUR_MS, graceMs: GRACE_MS };
+
+  it.each([
+    ["an hour behind who ends it", behind, ahead],
+    ["an hour ahead of who ends it", ahead, behind],
+  ])("begun by a node that is %s is neither shorter nor longer", async (_name, maker, ender) => {
+    sides = { a: sideOf("a", maker), b: sideOf("b", ender) };
+    await artifact("rfs-1");
+    await hold("b", "rfs-1");
+    expect(await sides.a.cleanup.advance("rfs-1")).toBe("grace");
+    expect(await sides.b.cleanup.advance("rfs-1")).toBe("none");
+    passedMs += GRACE_MS - 1;
+    for (const side of [sides.a, sides.b]) expect(await side.cleanup.advance("rfs-1")).toBe("none");
+    passedMs += 1;
+    expect(await sides.b.cleanup.advance("rfs-1")).toBe("release");
+  });
+
+  it("counts from when it was seen here, and anew when the artifact was used in between", async () => {
+    sides = { a: sideOf("a", behind), b: sideOf("b", ahead) };
+    await artifact("rfs-1");
+    await sides.a.cleanup.advance("rfs-1");
+    passedMs += GRACE_MS;
+    expect(await sides.b.cleanup.advance("rfs-1"), "first seen now").toBe("none");
+    await template("tpl-1", { artifact_id: "rfs-1" });
+    expect(await sides.a.cleanup.advance("rfs-1")).toBe("renew");
+    await put("template", "tpl-1", null);
+    expect(await sides.a.cleanup.advance("rfs-1")).toBe("grace");
+    passedMs += GRACE_MS - 1;
+    for (const side of [sides.a, sides.b]) expect(await side.cleanup.advance("rfs-1")).toBe("none");
+  });
+
+  it("is never shorter than what this node is told to give", async () => {
+    sides = { a: sideOf("a", { ...ahead, graceMs: 0 }), b: sideOf("b", ahead) };
+    await artifact("rfs-1");
+    await sides.a.cleanup.advance("rfs-1");
+    expect(await sides.b.cleanup.advance("rfs-1")).toBe("none");
+    passedMs += GRACE_MS;
+    expect(await sides.b.cleanup.advance("rfs-1")).toBe("release");
+  });
+
+  it("of what is undeleted is the long one, on every node", async () => {
+    sides = { a: sideOf("a", behind), b: sideOf("b", ahead) };
+    await artifact("rfs-1", { unreferenced_at: AT });
+    await hold("a", "rfs-1");
+    await sides.a.cleanup.undelete("rfs-1");
+    await sides.b.cleanup.advance("rfs-1");
+    passedMs += LIMITS.artifactTtlMs - 1;
+    expect(await sides.b.cleanup.advance("rfs-1")).toBe("none");
+    passedMs += 1;
+    expect(await sides.b.cleanup.advance("rfs-1")).toBe("release");
   });
 });
 

@@ -42,6 +42,7 @@ const sight = (change: Partial<ArtifactSight> = {}): ArtifactSight => ({
   isBuilding: false,
   holders: ["a", "b"],
   nowSeconds: NOW,
+  graceLeftMs: 1,
   ...change,
 });
 const since = { unreferenced_at: "2026-01-01T00:00:00.000Z" };
@@ -60,11 +61,12 @@ describe("what is to be done with an artifact", () => {
     ["unused past the old deadline: first its grace", { gc_deadline: 1 }, {}, "grace"],
     ["in its grace: nothing", since, {}, "none"],
     ["used again in its grace: renewed", since, { references: [used] }, "renew"],
-    ["after its grace: released", { ...since, gc_deadline: NOW }, {}, "release"],
+    ["after its grace: released", since, { graceLeftMs: 0 }, "release"],
+    ["in its grace, over by another's clock: nothing", { ...since, gc_deadline: 1 }, {}, "none"],
     ["unused and urgent: released", {}, { isUrgent: true }, "release"],
     ["used and urgent: nothing", {}, { isUrgent: true, references: [used] }, "none"],
-    ["failed, after its grace", { ...since, status: "FAILED", gc_deadline: 1 }, {}, "release"],
-    ["orphaned, after its grace", { ...since, status: "ORPHANED", gc_deadline: 1 }, {}, "release"],
+    ["failed, after its grace", { ...since, status: "FAILED" }, { graceLeftMs: 0 }, "release"],
+    ["orphaned, after its grace", { ...since, status: "ORPHANED" }, { graceLeftMs: 0 }, "release"],
     ["being built: nothing", { status: "BUILDING" }, { isBuilding: true }, "none"],
     ["a job waits: nothing", { status: "BUILDING" }, { references: [wanted] }, "none"],
     ["nobody builds, only a template", { status: "BUILDING" }, { references: [used] }, "orphan"],
