@@ -103,12 +103,12 @@ function installGuest() {
   const dir = process.env.TEMPLATECENTER_GUEST_DIR ?? join(cache, "templatecenter/guest");
   const main = join(root, "dist/daemon/main.js");
   const known = spawnSync(process.execPath, [main, "guest", "info", "--dir", dir]);
-  if (known.status === 0) return;
-  say(`making the guest's kernel and initial root in ${dir}`);
+  if (known.status !== 0) say(`making the guest's kernel and initial root in ${dir}`);
   if (process.getuid() === 0 && readdirSync("/var/lib/apt/lists").length < 3) {
     run("apt-get", ["update", "-qq"]);
   }
   mkdirSync(dirname(dir), { recursive: true });
+  // Does nothing when they are there, whole, and of this version.
   run(process.execPath, [main, "guest", "install", "--dir", dir]);
 }
 

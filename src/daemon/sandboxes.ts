@@ -59,12 +59,12 @@ export interface Sandboxes {
   /** One that runs, with the request it was started with. @throws AppError sandbox_not_found */
   running(sandboxId: string): { info: SandboxInfo; spec: SandboxRequest };
   /**
-   * Takes a snapshot of it into `dir`; it runs on whatever happens.
+   * Takes a snapshot of it into `dir`; it runs on whatever happens. See the driver for `sync`.
    * @throws AppError sandbox_not_found, snapshot_failed
    */
   snapshot(
-    input: { sandboxId: string; snapshotId: string; dir: string },
-    options: { signal: AbortSignal },
+    input: { sandboxId: string; snapshotId: string; dir: string; sync?: boolean },
+    options: { signal: AbortSignal; onStep?: (step: string) => void },
   ): Promise<DriverSnapshot>;
   /**
    * Puts it back to a snapshot. Until then, and when that fails, it runs on what it ran on, and

@@ -47,6 +47,8 @@ export interface DriverSnapshot {
   readonly dir: string;
   readonly versions: ComponentVersions;
   readonly bytes: number;
+  /** Why the guest had not flushed its file systems, when it was to do that. */
+  readonly unsynced?: string;
   readonly timings: Readonly<Record<string, number>>;
 }
 
@@ -117,6 +119,10 @@ export interface RuntimeDriver {
    * nothing is needed later but the root filesystem. They are flushed before this resolves; on
    * failure `dir` is not there.
    *
+   * With `sync` the guest is asked, last before that pause and for a bounded time, to flush its
+   * file systems, so that the disk alone has what its programs have written; one that does not is
+   * frozen all the same, and `unsynced` says why.
+   *
    * `versions` are those the guest was booted with. `bytes` is what it takes on disk. `timings`:
    * `pause_ms`, how long the guest stood still; `live_ms`, the copying before; `total_ms`. A second
    * call for the same sandbox, and a rollback, wait for the first.
@@ -124,7 +130,7 @@ export interface RuntimeDriver {
    *   as the next three, by a driver whose executable does not offer it
    */
   snapshotSandbox(
-    input: { sandboxId: string; snapshotId: string; dir: string },
+    input: { sandboxId: string; snapshotId: string; dir: string; sync?: boolean },
     options?: { signal?: AbortSignal; onStep?: (step: string) => void },
   ): Promise<DriverSnapshot>;
   /**

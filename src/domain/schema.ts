@@ -202,6 +202,8 @@ export const templateRecordSchema = z.looseObject({
   frozen: frozenSchema.optional(),
   artifact_id: shortText.optional(),
   image_info: text.optional(),
+  /** What whoever uses it should know of how it was made. */
+  warning: text.optional(),
   job_id: shortText.optional(),
   /** Its build failed and took the artifact with it: the id is no reference any more. */
   artifact_released: z.boolean().optional(),
@@ -256,6 +258,8 @@ export const jobRecordSchema = z.looseObject({
   progress: z.number().min(0).max(100),
   error_message: z.string(),
   error_code: shortText.optional(),
+  /** What did not go as it should, though the job went on. */
+  warning: text.optional(),
   expected_node_count: z.number().int().nonnegative(),
   ready_node_count: z.number().int().nonnegative(),
   failed_node_count: z.number().int().nonnegative(),
@@ -423,6 +427,8 @@ export const templateInfoSchema = z.object({
   labels: stringMap,
   protected: z.boolean(),
   last_error: z.string(),
+  /** What whoever uses it should know of how it was made; blank: nothing. */
+  warning: z.string(),
   /** The sandbox that became it, and what that had run on; blank when it was made of an image. */
   origin_sandbox_id: z.string(),
   parent_id: z.string(),

@@ -63,6 +63,7 @@ export const aTemplate = (over: Partial<TemplateInfo> = {}): TemplateInfo => ({
   labels: { team: "blue" },
   protected: false,
   last_error: "",
+  warning: "",
   origin_sandbox_id: "",
   parent_id: "",
   created_at: AT,

@@ -48,6 +48,23 @@ date +%s
 cat /srv/note
 `;
 
+/** Programs at /cgi-bin; busybox's shell drops the NUL bytes of what it reads. */
+const MORE_PAGES = {
+  /** Writes the word to a new file, which stays in the guest's memory for half a minute. */
+  write: `#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+echo "$QUERY_STRING" > "/srv/new-$QUERY_STRING"
+`,
+  /** Ends the guest's agent, which is a process of the same kernel. */
+  "kill-agent": `#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+for process in /proc/[0-9]*; do
+  read -r command < $process/cmdline
+  case "$command" in /agent/dev/*) kill -9 \${process#/proc/} ;; esac
+done
+`,
+};
+
 /** An ext4 image with a static busybox as its only program: /srv is served on port 80. */
 export function makeGuestRootfs(workDir: string): string {
   const tree = join(workDir, "tree");
@@ -58,6 +75,9 @@ export function makeGuestRootfs(workDir: string): string {
   for (const applet of APPLETS) symlinkSync("busybox", join(tree, "bin", applet));
   writeFileSync(join(tree, "srv/note"), "as built\n");
   writeFileSync(join(tree, "srv/cgi-bin/state"), STATE);
+  for (const [name, script] of Object.entries(MORE_PAGES)) {
+    writeFileSync(join(tree, "srv/cgi-bin", name), script, { mode: 0o755 });
+  }
   writeFileSync(join(tree, "usr/local/bin/envd"), "#!/bin/sh\necho started > /srv/envd\n");
   for (const path of ["srv/cgi-bin/state", "usr/local/bin/envd"])
     chmodSync(join(tree, path), 0o755);

@@ -47,6 +47,8 @@ export class FakeDriver {
   before: () => Promise<void> = () => Promise.resolve();
   after: () => Promise<void> = () => Promise.resolve();
   flattening: () => Promise<void> = () => Promise.resolve();
+  /** Why its guests do not flush their file systems when they are to. */
+  unsynced: string | undefined;
   calls = 0;
   /** Folders of replicas, by how they were made. */
   readonly imports: string[] = [];
@@ -114,12 +116,15 @@ export class FakeDriver {
         this.sandboxes.delete(sandboxId);
         return Promise.resolve();
       },
-      snapshotSandbox: async ({ sandboxId, snapshotId, dir }, options) => {
+      snapshotSandbox: async ({ sandboxId, snapshotId, dir, sync }, options) => {
         this.calls++;
         await this.#within(this.before, options?.signal);
         this.files.add(dir);
         await this.#within(this.after, options?.signal);
-        return made(this.sandboxes.get(sandboxId)?.templateId ?? "", snapshotId, dir);
+        const taken = made(this.sandboxes.get(sandboxId)?.templateId ?? "", snapshotId, dir);
+        if (sync !== true) return taken;
+        options?.onStep?.(this.unsynced ?? "the guest flushed");
+        return this.unsynced === undefined ? taken : { ...taken, unsynced: this.unsynced };
       },
       probe: () => Promise.resolve({ available: true, detail: "fake" }),
       flattenSnapshot: async ({ snapshot, to }, options) => {
@@ -334,7 +339,18 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
   await sandboxes.recover();
   await replicas.start();
   worker.start();
-  const made = { records, facts, refs, sandboxes, replicas, worker, snapshots, queries, store };
+  const made = {
+    records,
+    facts,
+    refs,
+    sandboxes,
+    replicas,
+    worker,
+    snapshots,
+    queries,
+    store,
+    jobLog,
+  };
   return { node, disk, ...made, commit, log };
 }
 

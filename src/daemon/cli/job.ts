@@ -54,6 +54,7 @@ export const jobLines = (job: JobInfo): string =>
     ["artifact_digest", job.artifact_digest],
     ["template_status", job.template_status],
     ["error", job.error_message],
+    ["warning", job.warning],
   ]);
 
 interface ListFlags {

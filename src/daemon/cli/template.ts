@@ -176,6 +176,7 @@ function templateText(one: TemplateDetail): string {
     ["version", one.version],
     ["status", one.status],
     ["last_error", one.last_error],
+    ["warning", one.warning],
     ["created_at", one.created_at],
     ["image_info", one.image_info],
     ["origin_sandbox_id", one.origin_sandbox_id],

@@ -6,6 +6,9 @@
  * no two sandboxes go on with one state. Programs that keep random state of their own in memory
  * must notice by themselves; docs/guest.md says so.
  *
+ * The other thing that it can be asked for is `sync`: what the guest's programs have written is
+ * then on its disk, for whoever gets that disk without the guest's memory.
+ *
  * It is a program and not a script because busybox has no ioctl, and because its 15 system calls
  * are done before a shell would have started its first command.
  */
@@ -21,12 +24,12 @@ export const ENTROPY_BYTES = 64;
 
 /** The machine code of assets/agent-x86-64.s (a test assembles that file and compares). */
 const CODE_X86_64 =
-  "488b7c24104881ec800000004989e7be02000000b8020000000f054989c5488d3dc2000000be02000000b8020000000f05" +
-  "4989c64c09e80f888e000000488d35b0000000e8720000004531e44489ef4b8d3427ba580000004429e231c00f054885c0" +
-  "7e454901c44983fc5872df31ff4c89feb8e30000000f054489f7be03520840498d5710b8100000000f054489f7be075200" +
-  "00b8100000000f05488d3553000000e814000000eba0488d3d2700000031f6b8230000000f05eb8e4489efba01000000b8" +
-  "010000000f05c3bf01000000b83c0000000f05010000000000000000000000000000002f6465762f7572616e646f6d0072" +
-  "6b";
+  "488b7c24104881ec800000004989e7be02000000b8020000000f054989c5488d3deb000000be02000000b8020000000f05" +
+  "4989c64c09e80f88b7000000488d35d9000000e89b0000004531e44489ef4b8d3427ba580000004429e231c00f054885c0" +
+  "7e6b4901c44983fc5872df49837f08ff743c31ff4c89feb8e30000000f054489f7be03520840498d5710b8100000000f05" +
+  "4489f7be07520000b8100000000f05488d3575000000e836000000eb99b8a20000000f054489ef498d7710ba04000000b8" +
+  "010000000f05e97affffff488d3d2a00000031f6b8230000000f05e965ffffff4489efba01000000b8010000000f05c3bf" +
+  "01000000b83c0000000f05010000000000000000000000000000002f6465762f7572616e646f6d00726b";
 
 /** The agent as a static ELF executable with one loadable segment. */
 export function agentProgram(): Buffer {
@@ -55,7 +58,13 @@ export function agentProgram(): Buffer {
 
 /** Version of the agent, with a hash so that no change of its bytes goes unseen by compat. */
 export function agentVersion(): string {
-  return `1.0.0+${createHash("sha256").update(agentProgram()).digest("hex").slice(0, 8)}`;
+  return `1.1.0+${createHash("sha256").update(agentProgram()).digest("hex").slice(0, 8)}`;
+}
+
+/** Whether an agent of that version, as `agentVersion` tells it, knows `syncMessage`: from 1.1. */
+export function canSync(version: string): boolean {
+  const [, major = "0", minor = "0"] = /^(\d+)\.(\d+)\./.exec(version) ?? [];
+  return Number(major) > 1 || (major === "1" && minor !== "0");
 }
 
 /**
@@ -73,4 +82,22 @@ export function restoreMessage(epochMs: number, entropy: Uint8Array): Buffer {
   message.writeInt32LE(ENTROPY_BYTES, 20);
   message.set(entropy, 24);
   return message;
+}
+
+/** Bytes that the agent sends back when it has flushed. */
+export const SYNC_WORD_BYTES = 4;
+
+/**
+ * Asks the agent to flush the guest's file systems. The time is none, so that an agent that does
+ * not know this refuses it, and so is the number of bits of entropy.
+ * @param token `SYNC_WORD_BYTES` long, by which the answer is told from a late one
+ * @returns the message, and what the agent answers it with: no byte of it is another word's
+ */
+export function syncMessage(token: Uint8Array): { message: Buffer; answer: Buffer } {
+  const answer = Buffer.alloc(SYNC_WORD_BYTES);
+  for (let at = 0; at < SYNC_WORD_BYTES; at++) answer[at] = (token[at] ?? 0) | 0x80;
+  const message = Buffer.alloc(24 + ENTROPY_BYTES);
+  message.writeBigInt64LE(-1n, 8);
+  message.set(answer, 16);
+  return { message, answer };
 }

@@ -46,7 +46,7 @@ export interface CommitSteps {
     progress: number | undefined,
     change?: Partial<JobRecord>,
   ) => Promise<void>;
-  readonly say: (message: string) => void;
+  readonly say: (message: string, level?: "info" | "warn") => void;
 }
 
 /** The generation that a commit's replicas are of. */
@@ -87,11 +87,16 @@ export async function commitSandbox(
   const dir = join(parts.workDir, `commit-${id}`);
   let frozen: DriverSnapshot | undefined;
   try {
-    frozen = await sandboxes.snapshot({ sandboxId, snapshotId: id, dir }, steps);
+    frozen = await sandboxes.snapshot(
+      { sandboxId, snapshotId: id, dir, sync: true },
+      { signal: steps.signal, onStep: (step) => steps.say(step) },
+    );
     const pause = Math.round(frozen.timings["pause_ms"] ?? 0);
     steps.say(`memory and disk of ${sandboxId} are frozen; it paused for ${pause} ms`);
-    const made = await publish(parts, job, { frozen, parent, base, spec }, steps);
-    await define(parts, job, { ...made, parent, parentId });
+    const warning = warningOf(frozen);
+    if (warning !== "") steps.say(warning, "warn");
+    const made = await publish(parts, job, { frozen, parent, base, spec, warning }, steps);
+    await define(parts, job, { ...made, parent, parentId, warning });
   } finally {
     room.release();
     // What is left of it goes at the next start.
@@ -99,11 +104,20 @@ export async function commitSandbox(
   }
 }
 
+/** What the job and the template say of a guest that was frozen with writes of its own pending. */
+const warningOf = ({ unsynced }: DriverSnapshot): string =>
+  unsynced === undefined
+    ? ""
+    : `${unsynced}: what was written in the last seconds before the commit is in the frozen ` +
+      "memory, and may be missing where the root filesystem is booted without that";
+
 interface Origin {
   readonly frozen: DriverSnapshot;
   readonly parent: TemplateRecord | undefined;
   readonly base: ArtifactRecord | undefined;
   readonly spec: SandboxRequest;
+  /** Blank: there is none. */
+  readonly warning: string;
 }
 
 interface Made {
@@ -115,7 +129,7 @@ interface Made {
 async function publish(
   parts: CommitWorkParts,
   job: JobRecord,
-  { frozen, parent, base, spec }: Origin,
+  { frozen, parent, base, spec, warning }: Origin,
   steps: CommitSteps,
 ): Promise<Made> {
   const { resource_id: id } = job;
@@ -127,6 +141,7 @@ async function publish(
     artifact_id: artifactId,
     template_spec_fingerprint: fingerprint,
     artifact_status: "BUILDING",
+    ...(warning === "" ? {} : { warning }),
   });
   const about = {
     artifact_id: artifactId,
@@ -206,9 +221,10 @@ async function define(
   made: Made & {
     readonly parent: TemplateRecord | undefined;
     readonly parentId: string;
+    readonly warning: string;
   },
 ): Promise<void> {
-  const { artifact, frozen, request, parent, parentId } = made;
+  const { artifact, frozen, request, parent, parentId, warning } = made;
   const { display_name, labels = {}, distribution_scope: scope = [] } = commitOf(job);
   const at = new Date(clock.now()).toISOString();
   const record: TemplateRecord = {
@@ -226,6 +242,7 @@ async function define(
     frozen,
     artifact_id: artifact.artifact_id,
     ...(parent?.image_info === undefined ? {} : { image_info: parent.image_info }),
+    ...(warning === "" ? {} : { warning }),
     job_id: job.job_id,
     generation: FIRST,
     desired_nodes: targetNodes(nodes.all(), scope),

@@ -221,7 +221,7 @@ export class SnapshotsWorker {
     await commitSandbox(this.#parts, job, {
       signal,
       enter: (phase, progress, change) => this.#enter(job, phase, progress, change),
-      say: (message) => this.#say(job, "info", message),
+      say: (message, level = "info") => this.#say(job, level, message),
     });
     await this.#handOver(job);
   }
@@ -430,7 +430,7 @@ export class SnapshotsWorker {
     });
   }
 
-  #say(job: JobRecord, level: "info" | "error", message: string): void {
+  #say(job: JobRecord, level: "info" | "warn" | "error", message: string): void {
     this.#parts.jobLog.append(job.job_id, level, message);
   }
 

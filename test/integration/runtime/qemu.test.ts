@@ -83,7 +83,7 @@ describe("a template's one boot", () => {
     expect(snapshot.versions).toEqual(await driver.versions());
     expect(snapshot.versions).toMatchObject({
       guest_image_version: expect.stringMatching(/^1\.0\.0\+[0-9a-f]{12}$/),
-      agent_version: expect.stringMatching(/^1\.0\.0\+[0-9a-f]{8}$/),
+      agent_version: expect.stringMatching(/^1\.1\.0\+[0-9a-f]{8}$/),
       kernel_version: expect.stringMatching(/-cloud-amd64$/),
       extra: { machine: "microvm", qemu_version: expect.stringMatching(/^\d+\./) },
     });

@@ -23,7 +23,7 @@ import { Qmp } from "../../../src/daemon/runtime/qemu/qmp.ts";
 import { findVms } from "../../../src/daemon/runtime/qemu/vm-process.ts";
 import { emptyOverlay } from "../../../src/daemon/runtime/qcow2.ts";
 import type { DriverSnapshot, RuntimeDriver, SnapshotExport } from "../../../src/domain/index.ts";
-import { askState, guestAssets, makeGuestRootfs, openDriver } from "../../support/guest.ts";
+import { ask, askState, guestAssets, makeGuestRootfs, openDriver } from "../../support/guest.ts";
 import { webGuest } from "../../support/guest.ts";
 import { recordingLog } from "../../support/source-ports.ts";
 import { startTypeScript } from "../../support/ts-process.ts";
@@ -239,6 +239,44 @@ describe("a snapshot made to stand by itself", () => {
     await expect(driver.flattenSnapshot({ snapshot, to })).rejects.toMatchObject({
       code: "snapshot_not_found",
     });
+  }, 60_000);
+});
+
+describe("a guest that is to flush its file systems first", () => {
+  const isOnDisk = (snapshot: DriverSnapshot, word: string) =>
+    readFileSync(join(snapshot.dir, "disk.qcow2")).includes(word);
+  const takeSynced = async (sandboxId: string, snapshotId: string) => {
+    const steps: string[] = [];
+    const input = { sandboxId, snapshotId, dir: snapshotDir(snapshotId), sync: true };
+    const onStep = (step: string) => void steps.push(step);
+    const snapshot = await driver.snapshotSandbox(input, { onStep });
+    taken.set(snapshotId, snapshot);
+    return { snapshot, steps: steps.join("; ") };
+  };
+
+  test("has done so when it is frozen, also for a daemon that has not started it", async () => {
+    const sandbox = await restore("flushing");
+    await ask(sandbox, "/cgi-bin/write?written-just-now");
+    const first = await takeSynced("flushing", "first");
+    expect(first.steps).toContain("the guest flushed its file systems in");
+    expect(first.snapshot).not.toHaveProperty("unsynced");
+    expect(isOnDisk(first.snapshot, "written-just-now")).toBe(true);
+    await driver.close({ keepSandboxes: true });
+    ({ driver } = await openDriver(dataDir, { log }));
+    for (const word of ["adopted-once", "adopted-twice"]) {
+      await ask(sandbox, `/cgi-bin/write?${word}`);
+      const { snapshot, steps } = await takeSynced("flushing", word);
+      expect(steps).toContain("the guest flushed its file systems in");
+      expect(isOnDisk(snapshot, word)).toBe(true);
+    }
+  }, 120_000);
+
+  test("and whose agent is gone is frozen all the same, and that is told", async () => {
+    const sandbox = await restore("dumb");
+    await ask(sandbox, "/cgi-bin/kill-agent");
+    const { snapshot, steps } = await takeSynced("dumb", "dumb");
+    expect(snapshot.unsynced).toBe("the guest's agent does not run");
+    expect(steps).toContain("the guest's agent does not run");
   }, 60_000);
 });
 

@@ -42,6 +42,10 @@ const committed = async (id: string) => {
   await waitFor(() => node.facts.get("replica", template_id)?.status === "READY");
   return node.records.get("template", template_id)!;
 };
+const said = async (id: string) => {
+  await node.jobLog.flush();
+  return (await node.jobLog.read(id)).map(({ level, message }) => `${level} ${message}`);
+};
 /** Another process over the same disk and the same guests. */
 async function crash(): Promise<void> {
   setup.fake.die();
@@ -92,6 +96,22 @@ describe("a commit", () => {
     });
     expect(setup.fake.calls).toBe(1);
     expect(node.sandboxes.running("sb-1").info.status).toBe("RUNNING");
+  });
+
+  it("has the guest flush its file systems first", async () => {
+    const id = await commit();
+    expect(await committed(id)).not.toHaveProperty("warning");
+    expect(job(id)).not.toHaveProperty("warning");
+    expect(await said(id)).toContain("info the guest flushed");
+  });
+
+  it("of a guest that does not goes on, and job and template tell of it", async () => {
+    setup.fake.unsynced = "the guest's agent does not run";
+    const id = await commit();
+    const warning = expect.stringMatching(/^the guest's agent does not run: .* frozen memory/);
+    expect(await committed(id)).toMatchObject({ status: "PENDING", warning });
+    expect(job(id)).toMatchObject({ phase: "DISTRIBUTING", warning });
+    expect((await said(id)).find((line) => line.startsWith("warn "))).toContain("does not run");
   });
 
   it("goes on from its memory, and a redo boots its root filesystem", async () => {

@@ -1,5 +1,6 @@
 # argv[1]: the serial port. One byte 'r' out when ready; then per 88 bytes in
-# (timespec, rand_pool_info with 64 bytes): set clock, add entropy, reseed, one byte 'k' out.
+# (timespec, rand_pool_info with 64 bytes): set clock, add entropy, reseed, one byte 'k' out;
+# or, when the nanoseconds are -1: sync, then the four bytes behind the timespec out.
 .intel_syntax noprefix
 .globl _start
 _start:
@@ -33,6 +34,8 @@ more:
   add r12, rax
   cmp r12, 88
   jb more
+  cmp qword ptr [r15+8], -1
+  je flush
   xor edi, edi
   mov rsi, r15
   mov eax, 227
@@ -48,6 +51,15 @@ more:
   syscall
   lea rsi, [rip+done]
   call say
+  jmp message
+flush:
+  mov eax, 162
+  syscall
+  mov edi, r13d
+  lea rsi, [r15+16]
+  mov edx, 4
+  mov eax, 1
+  syscall
   jmp message
 idle:
   lea rdi, [rip+second]

@@ -17,6 +17,7 @@ export const VM_FILES = {
   state: "state",
   log: "qemu.log",
   qmp: "qmp.sock",
+  agent: "agent.sock",
   incoming: "state.sock",
   record: "vm.json",
 } as const;

@@ -294,10 +294,10 @@ export class QemuDriver implements RuntimeDriver {
   }
 
   async snapshotSandbox(
-    { sandboxId, snapshotId, dir }: Parameters<RuntimeDriver["snapshotSandbox"]>[0],
+    { sandboxId, snapshotId, dir, sync }: Parameters<RuntimeDriver["snapshotSandbox"]>[0],
     options: Parameters<RuntimeDriver["snapshotSandbox"]>[1] = {},
   ): Promise<DriverSnapshot> {
-    const { clock, log } = this.#parts;
+    const { clock, random, log } = this.#parts;
     const work = workFolder(dir);
     await this.#accelerator();
     return this.#sandboxes.alone(sandboxId, this.#until(options.signal), async (on) => {
@@ -305,7 +305,7 @@ export class QemuDriver implements RuntimeDriver {
       try {
         return await snapshotLive({
           ...on,
-          ...{ snapshotId, dir, clock, log },
+          ...{ snapshotId, dir, sync: sync === true, clock, random, log },
           vmDir: this.#sandboxes.folder(sandboxId),
           extra: this.#extraVersions(),
           onStep: options.onStep ?? (() => undefined),

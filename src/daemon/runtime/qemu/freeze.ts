@@ -20,6 +20,8 @@ export interface Freeze {
   readonly vmDir: string;
   readonly memoryBytes: number;
   readonly diskBytes: number;
+  /** Called last before the guest stands still; it runs. */
+  readonly beforePause: () => Promise<void>;
   /** Folder for memory and state. */
   readonly to: string;
   readonly clock: Clock;
@@ -44,6 +46,7 @@ export async function freeze(frozen: Freeze): Promise<Frozen> {
   const origin = join(vmDir, ORIGIN_FILES.memory);
   const path = join(to, VM_FILES.memory);
   await copySparse(origin, path, signal);
+  await frozen.beforePause();
   await prepareLayer(qmp, vmDir, frozen.diskBytes);
   await rm(join(vmDir, VM_FILES.devices), { force: true });
   const { ino } = await stat(origin);

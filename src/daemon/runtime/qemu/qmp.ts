@@ -192,7 +192,7 @@ export class Qmp {
  * A socket's path is limited to 108 bytes; the folder's descriptor gives every socket in it a short
  * one.
  */
-async function connectUnix(path: string): Promise<Duplex> {
+export async function connectUnix(path: string): Promise<Duplex> {
   const folder = await open(dirname(path));
   try {
     return await new Promise((resolve, reject) => {

@@ -4,6 +4,7 @@
  */
 import { readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import type { Duplex } from "node:stream";
 import { AppError, type Clock, type DriverSandbox, type Log } from "../../../domain/index.ts";
 import { isAlive } from "../process-id.ts";
 import { VM_FILES } from "./command.ts";
@@ -24,6 +25,14 @@ interface Running {
   readonly pid: number;
   /** Absent when another daemon has started it. */
   readonly machine?: Machine;
+}
+
+/** What something is done to a sandbox with. */
+export interface Control {
+  readonly record: VmRecord;
+  readonly qmp: Qmp;
+  /** The host's end of its agent's port; absent when another daemon has started it. */
+  readonly agent: Duplex | undefined;
 }
 
 interface Busy {
@@ -95,14 +104,12 @@ export class RunningSandboxes {
   async alone<T>(
     sandboxId: string,
     signal: AbortSignal,
-    work: (on: { record: VmRecord; qmp: Qmp; signal: AbortSignal }) => Promise<T>,
+    work: (on: Control & { readonly signal: AbortSignal }) => Promise<T>,
   ): Promise<T> {
     while (this.#busy.has(sandboxId)) await this.#busy.get(sandboxId)?.done;
     const abort = new AbortController();
     const either = AbortSignal.any([signal, abort.signal]);
-    const doing = this.#withControl(sandboxId, (record, qmp) =>
-      work({ record, qmp, signal: either }),
-    );
+    const doing = this.#withControl(sandboxId, (on) => work({ ...on, signal: either }));
     const done = doing.catch(() => undefined);
     this.#busy.set(sandboxId, { abort, done });
     return doing.finally(() => this.#busy.delete(sandboxId));
@@ -115,20 +122,19 @@ export class RunningSandboxes {
     await busy?.done;
   }
 
-  async #withControl<T>(
-    sandboxId: string,
-    use: (record: VmRecord, qmp: Qmp) => Promise<T>,
-  ): Promise<T> {
+  async #withControl<T>(sandboxId: string, use: (on: Control) => Promise<T>): Promise<T> {
     const there = (await this.list()).some((one) => one.sandboxId === sandboxId);
     const record = there ? await readVmRecord(this.folder(sandboxId)) : undefined;
     if (record === undefined) {
       throw new AppError("sandbox_not_found", `sandbox ${sandboxId} does not run`);
     }
     const { machine } = this.#running.get(sandboxId) ?? {};
-    if (machine !== undefined) return use(record, machine.qmp);
+    if (machine !== undefined) {
+      return use({ record, qmp: machine.qmp, agent: machine.process.agent });
+    }
     const qmp = await Qmp.open(join(this.folder(sandboxId), VM_FILES.qmp), this.#clock);
     try {
-      return await use(record, qmp);
+      return await use({ record, qmp, agent: undefined });
     } finally {
       qmp.close();
     }
