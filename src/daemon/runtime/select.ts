@@ -2,6 +2,7 @@
  * Which runtime driver this host gets: the one that is asked for, else QEMU where it can run, else
  * root filesystems only.
  */
+import { readFile } from "node:fs/promises";
 import { execa } from "execa";
 import {
   AppError,
@@ -74,6 +75,7 @@ async function createQemu(options: DriverOptions): Promise<SelectedDriver> {
   if (asked.failed || qemuVersion === undefined) {
     throw new AppError("driver_unavailable", `${program} does not run: install qemu-system-x86`);
   }
-  const driver = new QemuDriver({ ...options, program, qemuVersion, assets });
+  const cpuinfo = await readFile("/proc/cpuinfo", "utf8");
+  const driver = new QemuDriver({ ...options, program, qemuVersion, cpuinfo, assets });
   return { driver, detail: () => driver.detail() };
 }

@@ -85,7 +85,11 @@ describe("a template's one boot", () => {
       guest_image_version: expect.stringMatching(/^1\.0\.0\+[0-9a-f]{12}$/),
       agent_version: expect.stringMatching(/^1\.1\.0\+[0-9a-f]{8}$/),
       kernel_version: expect.stringMatching(/-cloud-amd64$/),
-      extra: { machine: "microvm", qemu_version: expect.stringMatching(/^\d+\./) },
+      extra: {
+        machine: "microvm",
+        qemu_version: expect.stringMatching(/^\d+\./),
+        cpu_model: expect.stringMatching(/^max of /),
+      },
     });
     expect((await driver.probe()).accelerator).toBe(snapshot.versions.extra["accelerator"]);
   });

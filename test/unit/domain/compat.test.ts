@@ -17,7 +17,7 @@ import {
 } from "../../../src/domain/index.ts";
 import { aNode } from "../../support/fake-http-service.ts";
 
-const EXTRA = { qemu_version: "7.2", machine: "microvm", cpu_model: "max", accelerator: "kvm" };
+const EXTRA = { qemu_version: "7.2", machine: "microvm", cpu_model: "cpu-1", accelerator: "kvm" };
 const node = (id: string, change: Partial<NodeFact> = {}): NodeFact =>
   aNode({ node_id: id, node_ip: `ip-${id}`, ...change });
 const replica = (id: string, change: Partial<ReplicaStatus> = {}): ReplicaStatus => ({

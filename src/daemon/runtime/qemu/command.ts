@@ -46,9 +46,9 @@ export const shapeOf = (guest: GuestSpec): Shape => ({
   cpus: Math.max(1, Math.ceil(guest.cpuMillis / 1_000)),
 });
 
-/** Recorded in a replica's versions: memory snapshots depend on them. */
+/** Recorded in a replica's versions: memory snapshots depend on it. */
 export const MACHINE = "microvm";
-export const CPU_MODEL = "max";
+const CPU_MODEL = "max";
 
 export interface DiskLayer {
   readonly path: string;

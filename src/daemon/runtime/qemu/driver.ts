@@ -20,7 +20,8 @@ import {
   type SnapshotExport,
 } from "../../../domain/index.ts";
 import { readGuestAssets, type GuestAssets } from "../guest-assets.ts";
-import { CPU_MODEL, MACHINE } from "./command.ts";
+import { MACHINE } from "./command.ts";
+import { cpuModel } from "./cpu-model.ts";
 import { flattenDisk } from "./flatten.ts";
 import { snapshotLive } from "./live-snapshot.ts";
 import { endMachine, releaseMachine, withQemuLog, type Machine } from "./machine.ts";
@@ -47,6 +48,8 @@ import { endProcess, findVms, type Spawned } from "./vm-process.ts";
 export interface QemuParts {
   readonly program: string;
   readonly qemuVersion: string;
+  /** `/proc/cpuinfo` of this host. */
+  readonly cpuinfo: string;
   readonly assets: GuestAssets;
   /** The outcome of the trial boot is kept here. */
   readonly stateDir: string;
@@ -113,7 +116,7 @@ export class QemuDriver implements RuntimeDriver {
     return readGuestAssets(dirname(this.#parts.assets.kernel));
   }
 
-  /** Does not wait for the trial boot: the accelerator is blank until it is known. */
+  /** Does not wait for the trial boot: accelerator and CPU are blank until it is known. */
   async versions(): Promise<ComponentVersions> {
     // Without assets nothing can be booted, and what was known of them stays what others see.
     this.#assets = await this.#guestAssets().catch(() => this.#assets);
@@ -127,7 +130,7 @@ export class QemuDriver implements RuntimeDriver {
     return {
       qemu_version: this.#parts.qemuVersion,
       machine: MACHINE,
-      cpu_model: CPU_MODEL,
+      cpu_model: cpuModel(this.#settled?.accelerator, this.#parts),
       accelerator: this.#settled?.accelerator ?? "",
     };
   }
