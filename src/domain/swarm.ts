@@ -104,6 +104,11 @@ export class LackingChunks {
     return this.#indexes[position] ?? 0;
   }
 
+  /** All of them, lowest first. */
+  indexes(): number[] {
+    return [...this.#indexes.subarray(0, this.#size)].sort((a, b) => a - b);
+  }
+
   delete(index: number): void {
     const place = this.#places[index] ?? 0;
     if (place >= this.#size || this.#indexes[place] !== index) return;

@@ -38,6 +38,8 @@ export class SwarmNet {
   readonly nodes = new Map<string, SwarmNode>();
   readonly #handlers = new Map<string, Handler>();
   tamper: Tamper = (_from, _to, answer) => answer;
+  /** False: a request whose answer never comes is waited for without end. */
+  timeouts = true;
 
   constructor(root: string, clock: Clock = realClock) {
     this.root = root;
@@ -62,7 +64,7 @@ export class SwarmNet {
       clock: this.clock,
       random: { bytes: (length) => randomBytes(length), uuid: () => randomUUID() },
       log,
-      liveness: { onChange: () => () => undefined } as unknown as Liveness,
+      liveness: this.#liveness(),
       store,
       uploadLimitBps: 0,
       publishHolding: async (artifactId, holding) => this.hold(id, artifactId, holding),
@@ -114,7 +116,7 @@ export class SwarmNet {
           target,
           body,
           AbortSignal.any([
-            AbortSignal.timeout(timeoutMs),
+            ...(this.timeouts ? [AbortSignal.timeout(timeoutMs)] : []),
             ...(signal === undefined ? [] : [signal]),
           ]),
         );
@@ -146,6 +148,15 @@ export class SwarmNet {
         }, reject);
       });
     });
+  }
+
+  /** As if the failure detector took no time. */
+  #liveness(): Liveness {
+    const liveness: Pick<Liveness, "onChange" | "isUp"> = {
+      onChange: () => () => undefined,
+      isUp: (nodeId) => this.nodes.has(nodeId),
+    };
+    return liveness as Liveness;
   }
 
   #members(self: string): Members {

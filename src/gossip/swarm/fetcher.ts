@@ -20,7 +20,7 @@ import {
   type ChunkManifest,
   type PartialArtifact,
 } from "../../domain/index.ts";
-import type { Parts } from "../ports.ts";
+import type { Liveness, Parts } from "../ports.ts";
 import { inflateChunk, type Compressor } from "./compression.ts";
 import type { Limiter } from "./limiter.ts";
 import { Holders } from "./holders.ts";
@@ -33,7 +33,8 @@ import {
   type ChunksAnswer,
   type SwarmRequest,
 } from "./messages.ts";
-import { Neighbour, excludeSharesOfOthers } from "./neighbour.ts";
+import { excludeSharesOfOthers, type Neighbour } from "./neighbour.ts";
+import { Neighbours } from "./neighbours.ts";
 import { hashKey, lackingByHash, matchesHash, reuseChunks } from "./reuse.ts";
 import type { Room, SwarmStore } from "./store.ts";
 
@@ -41,8 +42,6 @@ import type { Room, SwarmStore } from "./store.ts";
 const TICK_MS = 250;
 const POLL_MS = { busy: 250, idle: 1_000 } as const;
 const CHECKPOINT_MS = 1_000;
-/** Neighbours at once: enough to find every chunk, few enough that have-maps stay cheap. */
-const NEIGHBOURS_MAX = 16;
 const REQUEST_TIMEOUT_MS = 20_000;
 const HAVE_TIMEOUT_MS = 4_000;
 const LIMITED_MS = 20;
@@ -51,6 +50,7 @@ const RESCUE_MS = 2_000;
 
 export interface FetchParts extends Parts {
   readonly store: SwarmStore;
+  readonly liveness: Pick<Liveness, "isUp">;
   readonly compress: Compressor | undefined;
   readonly rng: () => number;
   readonly download: Limiter;
@@ -69,13 +69,12 @@ interface InFlight {
 export class FetchTask implements Asker {
   readonly artifact: ArtifactRecord;
   readonly #parts: FetchParts;
-  readonly #neighbours = new Map<string, Neighbour>();
   readonly #holders: Holders;
   readonly #inFlight = new Map<number, InFlight>();
   readonly #abort = new AbortController();
   #lacking = new Map<string, number[]>();
   #missing = new LackingChunks(new Bitfield(0));
-  #availability = new Uint16Array(0);
+  #neighbours: Neighbours;
   #settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
   #checkpointAt = 0;
   #chunksLeft = 0;
@@ -95,6 +94,7 @@ export class FetchTask implements Asker {
     this.artifact = artifact;
     this.#parts = parts;
     this.#holders = new Holders(artifact, parts, parts.rng);
+    this.#neighbours = new Neighbours(this.#holders, parts.clock, 0);
     this.logId = Buffer.from(parts.random.bytes(6)).toString("hex");
   }
 
@@ -109,7 +109,7 @@ export class FetchTask implements Asker {
   /** Chunks known to be at others: node id → chunks, without holes. */
   *known(): Iterable<readonly [nodeId: string, chunks: number, complete: boolean]> {
     const holes = (this.partial?.have.length ?? 0) - this.chunkTotal;
-    for (const { nodeId, have, complete } of this.#neighbours.values()) {
+    for (const { nodeId, have, complete } of this.#neighbours) {
       if (have !== undefined) yield [nodeId, have.count - holes, complete];
     }
   }
@@ -139,7 +139,7 @@ export class FetchTask implements Asker {
       this.chunkTotal = holes.length - holes.count;
       this.#chunksLeft = holes.length - partial.have.count;
       this.#counted = new Bitfield(holes.length, partial.have.bytes);
-      this.#availability = new Uint16Array(holes.length);
+      this.#neighbours = new Neighbours(this.#holders, this.#parts.clock, holes.length);
       this.#room = await store.holdSpace?.(this.#chunksLeft * manifest.chunkSizeBytes);
       this.#lacking = lackingByHash(partial);
       this.#missing = new LackingChunks(partial.have);
@@ -198,10 +198,12 @@ export class FetchTask implements Asker {
   async #fetchManifest(): Promise<ChunkManifest> {
     const { clock, rng, log } = this.#parts;
     for (let round = 1; ; round++) {
-      this.#holders.assertAny();
+      this.#holders.assertAny(() => []);
       for (const { nodeId, peerId } of this.#holders.candidates()) {
         try {
-          return await fetchManifest(this, { peerId }, this.artifact);
+          const manifest = await fetchManifest(this, { peerId }, this.artifact);
+          this.#holders.saw();
+          return manifest;
         } catch (error) {
           this.signal.throwIfAborted();
           if (isAppError(error, "artifact_corrupt")) this.#ban(nodeId);
@@ -238,8 +240,10 @@ export class FetchTask implements Asker {
   }
 
   #tick(): void {
-    this.#holders.assertAny();
-    this.#meet();
+    const missing = this.#missing;
+    if (missing.size === 0 || this.#neighbours.isAnyWithin(missing)) this.#holders.saw();
+    this.#holders.assertAny(() => missing.indexes());
+    this.#neighbours.meet(missing);
     const now = this.#parts.clock.monotonic();
     if (now - this.#checkpointAt >= CHECKPOINT_MS) {
       this.#checkpointAt = now;
@@ -248,34 +252,12 @@ export class FetchTask implements Asker {
     this.#pump();
   }
 
-  /** Takes in neighbours up to the limit; half of the places are for those that are complete. */
-  #meet(): void {
-    const now = this.#parts.clock.monotonic();
-    for (const neighbour of [...this.#neighbours.values()]) {
-      if (neighbour.failures >= 3 && neighbour.requests === 0 && neighbour.notBefore < now) {
-        neighbour.forget();
-        this.#neighbours.delete(neighbour.nodeId);
-      }
-    }
-    let complete = [...this.#neighbours.values()].filter((one) => one.complete).length;
-    for (const candidate of this.#holders.candidates()) {
-      if (this.#neighbours.size >= NEIGHBOURS_MAX) break;
-      const { nodeId, peerId } = candidate;
-      if (this.#neighbours.has(nodeId)) continue;
-      if (candidate.complete && complete >= NEIGHBOURS_MAX / 2) continue;
-      if (candidate.complete) complete++;
-      const { clock } = this.#parts;
-      const availability = this.#availability;
-      this.#neighbours.set(nodeId, new Neighbour({ nodeId, peerId, clock, availability }));
-    }
-  }
-
   #pump(): void {
     const partial = this.partial;
     if (partial === undefined || this.signal.aborted || this.#settle === undefined) return;
     if (partial.have.isFull && this.#chunksLeft === 0) return this.#settle.resolve();
     const now = this.#parts.clock.monotonic();
-    for (const neighbour of this.#neighbours.values()) {
+    for (const neighbour of this.#neighbours) {
       if (neighbour.notBefore > now) continue;
       if (neighbour.have === undefined || (neighbour.requests === 0 && !neighbour.complete)) {
         this.#poll(neighbour, now);
@@ -298,18 +280,13 @@ export class FetchTask implements Asker {
         if (neighbour.outstanding > 0) return;
         fresh = false;
       }
-      if (!fresh && neighbour.isResting && this.#hasPartialNeighbour()) return;
+      if (!fresh && neighbour.isResting && this.#neighbours.hasPartial) return;
       const indexes = fresh ? [] : this.#choose(neighbour, limit);
       if (!fresh && indexes.length === 0) return;
       const count = fresh ? limit : indexes.length;
       if (!this.#parts.download.tryTake(count * chunkSizeBytes)) return this.#pumpSoon();
       void this.#request(neighbour, { fresh, indexes, count });
     }
-  }
-
-  #hasPartialNeighbour(): boolean {
-    for (const { have, complete } of this.#neighbours.values()) if (have && !complete) return true;
-    return false;
   }
 
   /** The download limit is reached: goes on in a moment. */
@@ -329,7 +306,7 @@ export class FetchTask implements Asker {
       lacking: this.#missing,
       limit,
       isWanted: (index) => !this.#inFlight.has(index) && isLacking(index),
-      availability: (index) => this.#availability[index] ?? 0,
+      availability: (index) => this.#neighbours.availability[index] ?? 0,
       random: this.#parts.rng,
     });
     if (indexes.length > 0) return indexes;
@@ -372,7 +349,7 @@ export class FetchTask implements Asker {
       const asked = plan.fresh ? undefined : new Set(plan.indexes);
       bytes = await this.#take(neighbour, head, body, asked);
       neighbour.failures = 0;
-      neighbour.learn(head, this.#availability.length);
+      neighbour.learn(head, this.#neighbours.availability.length);
       for (const index of head.missing) neighbour.lacks(index);
     } catch (error) {
       this.#failed(neighbour, error);
@@ -396,9 +373,9 @@ export class FetchTask implements Asker {
 
   /** What a complete holder need not send: what is here or coming, and the share of other such. */
   #exclude(neighbour: Neighbour): Uint8Array {
-    const exclude = new Bitfield(this.#availability.length, this.partial?.have.bytes);
+    const exclude = new Bitfield(this.#neighbours.availability.length, this.partial?.have.bytes);
     for (const index of this.#inFlight.keys()) exclude.set(index);
-    excludeSharesOfOthers(exclude, neighbour, this.#neighbours.values());
+    excludeSharesOfOthers(exclude, neighbour, this.#neighbours);
     return exclude.bytes;
   }
 
@@ -464,8 +441,7 @@ export class FetchTask implements Asker {
 
   #ban(nodeId: string): void {
     this.#holders.ban(nodeId);
-    this.#neighbours.get(nodeId)?.forget();
-    this.#neighbours.delete(nodeId);
+    this.#neighbours.drop(nodeId);
   }
 
   #poll(neighbour: Neighbour, now: number): void {
@@ -487,7 +463,7 @@ export class FetchTask implements Asker {
       const { head, body } = decodeMessage(haveAnswerSchema, answer);
       const whole = head.haves === undefined ? body : undefined;
       if (this.#holders.isBanned(neighbour.nodeId)) return;
-      neighbour.learn(head, this.#availability.length, whole);
+      neighbour.learn(head, this.#neighbours.availability.length, whole);
       neighbour.failures = 0;
       this.#holders.hearOf(head.fetchers);
       const isNew = (neighbour.have?.count ?? 0) > before;

@@ -5,6 +5,7 @@ import {
   requestChunks,
   windowChunks,
   type Clock,
+  type LackingChunks,
 } from "../../domain/index.ts";
 import type { PeerId } from "../ports.ts";
 import type { HavesPart } from "./messages.ts";
@@ -55,6 +56,13 @@ export class Neighbour {
 
   has(index: number): boolean {
     return this.complete || this.have?.has(index) === true;
+  }
+
+  /** It has told that it has one of them. */
+  hasAnyOf(missing: LackingChunks): boolean {
+    if (this.have === undefined) return false;
+    for (let at = 0; at < missing.size; at++) if (this.have.has(missing.at(at))) return true;
+    return false;
   }
 
   /** Chunks that may be asked for now. */
