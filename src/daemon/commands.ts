@@ -28,6 +28,7 @@ import type { Compat } from "./compat.ts";
 import type { ResnapshotWorker } from "./workers/resnapshot.ts";
 import { createTemplate } from "./create.ts";
 import type { Deletions } from "./deletions.ts";
+import { deliverSnapshot } from "./deliveries.ts";
 import type { CancelJob } from "./job-cancel.ts";
 import type { JobLog } from "./job-log.ts";
 import type { Records } from "./records.ts";
@@ -249,6 +250,10 @@ export function createCommands(parts: CommandParts): Commands {
     async rollbackSandbox(sandboxId, request, context) {
       refuseWhenDraining();
       return parts.snapshots.rollback(sandboxId, request, context);
+    },
+    async deliverSnapshot(id, request, context) {
+      refuseWhenDraining();
+      return deliverSnapshot(parts, id, request, context);
     },
     deleteSnapshot: (id, request, context) => parts.snapshots.remove(id, request, context),
     deleteSandbox: (id) => sandboxes.remove(id),

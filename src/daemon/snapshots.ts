@@ -108,7 +108,7 @@ export async function nodeOfSandbox(
 const sha256Hex = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 /** One per request id, whatever is asked for. */
-const operationId = (requestId: string): string => `op-${sha256Hex(requestId).slice(0, 24)}`;
+export const operationId = (requestId: string): string => `op-${sha256Hex(requestId).slice(0, 24)}`;
 
 export function createSnapshots(parts: SnapshotParts): Snapshots {
   const { catalog, records, nodes, clock } = parts;
@@ -226,7 +226,7 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
 }
 
 /** What the job came to. @throws AppError what it failed with, or that it has not ended */
-function ended(job: JobRecord): SnapshotOperation {
+export function ended(job: JobRecord): SnapshotOperation {
   const operation = snapshotOperation(job);
   if (operation !== undefined && job.status === "READY") return operation;
   const meta = { operation_id: job.job_id, status: job.status };

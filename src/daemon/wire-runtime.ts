@@ -126,11 +126,12 @@ export function createSnapshotWork(
   { clock, log, random }: DaemonParts,
   state: State,
   runtime: OpenedRuntime,
-  { cleanup }: Pick<Work, "cleanup">,
+  { cleanup, files }: Pick<Work, "cleanup" | "files">,
 ): SnapshotsWorker {
   return new SnapshotsWorker({
     ...state,
     ...runtime,
+    files,
     clock,
     random,
     log: log.child({ module: "snapshots" }),

@@ -66,6 +66,7 @@ export const ERRORS = {
   snapshot_deleting: row(409, 4, "the snapshot is being deleted"),
   snapshot_in_use: row(409, 4, "snapshot is still in use"),
   snapshot_incompatible: row(409, 6, "the snapshot does not fit the node"),
+  snapshot_not_delivered: row(502, 75, "a node did not get the snapshot", "warn", true),
   snapshot_foreign: row(409, 4, "the snapshot is of another sandbox"),
   snapshot_operation_not_found: row(404, 3, "snapshot operation not found"),
   snapshot_operation_in_progress: row(409, 4, "another snapshot operation is still running"),

@@ -11,6 +11,7 @@ export * from "./compat-preview.ts";
 export * from "./compat-scan.ts";
 export * from "./create-request.ts";
 export * from "./deletion.ts";
+export * from "./delivery.ts";
 export * from "./entry.ts";
 export * from "./errors.ts";
 export * from "./event.ts";

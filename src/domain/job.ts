@@ -31,6 +31,7 @@ export const JOB_OPERATIONS = [
   "SNAPSHOT_CREATE",
   "SNAPSHOT_ROLLBACK",
   "SNAPSHOT_DELETE",
+  "SNAPSHOT_DELIVER",
 ] as const;
 
 export const JOB_STATUSES = ["PENDING", "RUNNING", "READY", "FAILED"] as const;

@@ -269,6 +269,10 @@ export const jobRecordSchema = z.looseObject({
   sandbox_id: shortText.optional(),
   node_id: shortText.optional(),
   display_name: shortText.optional(),
+  /** Of a delivery: what was asked for, empty is all nodes; `target_nodes` get it. */
+  asked_nodes: z.array(shortText).optional(),
+  /** Of all nodes: those that cannot have it. */
+  skipped_nodes: z.array(z.object({ node_id: shortText, reason: text })).optional(),
   /** Of a rollback: the sandbox's generation after it. */
   sandbox_gen: z.number().int().nonnegative().optional(),
   /** The request without its password, as it is compared and resumed. */

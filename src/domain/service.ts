@@ -16,6 +16,7 @@ import type {
 } from "./schema.ts";
 import type { BundleManifest, Imported, ImportRequest } from "./bundle.ts";
 import type { CommitTemplateRequest } from "./commit.ts";
+import type { DeliverSnapshotRequest } from "./delivery.ts";
 import type { ChangeEvent, JobLogLine } from "./event.ts";
 import type { RedoPreview, RedoRequest } from "./redo.ts";
 import type { LabelTemplateRequest } from "./labels.ts";
@@ -291,6 +292,19 @@ export interface Commands {
   rollbackSandbox(
     sandboxId: string,
     request: RollbackRequest,
+    context: CallContext,
+  ): Promise<SnapshotOperation>;
+  /**
+   * Brings a snapshot to other nodes, so that sandboxes can start from it there; resolves when all
+   * of them have it, and goes on when the caller leaves.
+   * @throws AppError before anything is copied: snapshot_not_found, snapshot_deleting,
+   *   wrong_status, node_not_found, peer_unreachable, invalid_request, snapshot_incompatible,
+   *   storage_not_writable, disk_space_low, template_has_no_ready_replica, request_id_conflict,
+   *   snapshot_operation_in_progress; later: snapshot_not_delivered, job_deadline_exceeded
+   */
+  deliverSnapshot(
+    id: string,
+    request: DeliverSnapshotRequest,
     context: CallContext,
   ): Promise<SnapshotOperation>;
   /**

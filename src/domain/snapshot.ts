@@ -57,6 +57,7 @@ const OPERATIONS = {
   SNAPSHOT_CREATE: "CREATE",
   SNAPSHOT_ROLLBACK: "ROLLBACK",
   SNAPSHOT_DELETE: "DELETE",
+  SNAPSHOT_DELIVER: "DELIVER",
 } as const;
 export type SnapshotJobOperation = keyof typeof OPERATIONS;
 
@@ -65,7 +66,7 @@ export const snapshotOperationSchema = z.object({
   snapshot_id: text,
   sandbox_id: text,
   request_id: text,
-  operation: z.enum(["CREATE", "ROLLBACK", "DELETE"]),
+  operation: z.enum(["CREATE", "ROLLBACK", "DELETE", "DELIVER"]),
   status: z.enum(JOB_STATUSES),
   phase: text,
   /** Percent. */
@@ -75,6 +76,9 @@ export const snapshotOperationSchema = z.object({
   retry_of_job_id: text,
   resource_type: text,
   resource_id: text,
+  /** Of a delivery: the nodes that shall hold it; of all nodes, those that cannot, and why. */
+  nodes: z.array(text).optional(),
+  skipped: z.array(z.object({ node_id: text, reason: text })).optional(),
 });
 export type SnapshotOperation = z.infer<typeof snapshotOperationSchema>;
 
@@ -111,6 +115,9 @@ export function snapshotOperation(job: JobRecord): SnapshotOperation | undefined
     retry_of_job_id: job.retry_of_job_id ?? "",
     resource_type: job.resource_type,
     resource_id: job.resource_id,
+    ...(operation === "DELIVER"
+      ? { nodes: job.target_nodes ?? [], skipped: job.skipped_nodes ?? [] }
+      : {}),
   };
 }
 
@@ -199,7 +206,7 @@ const payloadOf = (job: JobRecord): string =>
   JSON.stringify(
     job.operation === "SNAPSHOT_CREATE"
       ? [job.sandbox_id, job.display_name ?? ""]
-      : [job.sandbox_id ?? "", job.resource_id],
+      : [job.sandbox_id ?? "", job.resource_id, ...(job.asked_nodes ?? [])],
   );
 
 /**
@@ -216,17 +223,20 @@ export function assertSameRequest(earlier: JobRecord, wanted: JobRecord): void {
 }
 
 /**
- * One create or rollback at a time per sandbox, one operation at a time per snapshot.
+ * One create or rollback at a time per sandbox, one operation at a time per snapshot. A delivery
+ * only reads what is frozen, and stands in the way of another one alone.
  * @throws AppError snapshot_operation_in_progress
  */
 export function assertNoOther(jobs: Iterable<JobRecord>, wanted: JobRecord): void {
   for (const job of jobs) {
     const isOperation = isSnapshotJob(job) || job.operation === "COMMIT";
     if (!isActiveJob(job) || !isOperation || job.job_id === wanted.job_id) continue;
+    const isDelivery = job.operation === "SNAPSHOT_DELIVER";
+    if (isDelivery !== (wanted.operation === "SNAPSHOT_DELIVER")) continue;
     // From then on its sandbox has no part in it.
     if (job.operation === "COMMIT" && job.artifact_status === "READY") continue;
     const shares =
-      job.sandbox_id === wanted.sandbox_id
+      !isDelivery && job.sandbox_id === wanted.sandbox_id
         ? `sandbox ${wanted.sandbox_id ?? ""}`
         : job.resource_id === wanted.resource_id
           ? `snapshot ${wanted.resource_id}`

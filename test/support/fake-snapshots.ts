@@ -1,6 +1,7 @@
 /** The snapshot part of the service that route tests talk to: real rules over two fixed records. */
 import {
   AppError,
+  askedNodes,
   lineage,
   listSnapshots,
   snapshotInfo,
@@ -103,7 +104,7 @@ export function fakeSnapshotQueries(
 
 export function fakeSnapshotCommands(
   enter: (name: string, argument: unknown, context?: CallContext) => void,
-): Pick<Commands, "createSnapshot" | "rollbackSandbox" | "deleteSnapshot"> {
+): Pick<Commands, "createSnapshot" | "rollbackSandbox" | "deliverSnapshot" | "deleteSnapshot"> {
   return {
     async createSnapshot(sandboxId, request, context) {
       enter("createSnapshot", { sandboxId, ...request }, context);
@@ -112,6 +113,11 @@ export function fakeSnapshotCommands(
     async rollbackSandbox(sandboxId, request, context) {
       enter("rollbackSandbox", { sandboxId, ...request }, context);
       return done(aSnapshotJob({ sandbox_id: sandboxId, operation: "SNAPSHOT_ROLLBACK" }));
+    },
+    async deliverSnapshot(id, request, context) {
+      enter("deliverSnapshot", { id, ...request }, context);
+      const about = { sandbox_id: "", resource_id: id, target_nodes: askedNodes(request) };
+      return done(aSnapshotJob({ ...about, operation: "SNAPSHOT_DELIVER" }));
     },
     async deleteSnapshot(id, request, context) {
       enter("deleteSnapshot", { id, ...request }, context);

@@ -7,7 +7,7 @@ import { createSpace } from "../../src/daemon/disk/space.ts";
 import { realFolders } from "../../src/daemon/effects/folders.ts";
 import { createEventHub } from "../../src/daemon/events.ts";
 import { createJobLog } from "../../src/daemon/job-log.ts";
-import { createFacts, createRecords } from "../../src/daemon/records.ts";
+import { KeyedQueue, createFacts, createRecords } from "../../src/daemon/records.ts";
 import { openRuntimeRefs } from "../../src/daemon/runtime-refs.ts";
 import { readManifest } from "../../src/daemon/runtime/file-manifest.ts";
 import { createSandboxes } from "../../src/daemon/sandboxes.ts";
@@ -305,6 +305,7 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     store,
     space,
     driver,
+    files: new KeyedQueue(),
     workDir,
     templatesDir,
     release: async (id) => {

@@ -1,7 +1,14 @@
 import type { Command } from "commander";
-import type { LineageEntry, Page, SnapshotInfo, SnapshotOperation } from "../../domain/index.ts";
+import {
+  ALL_NODES,
+  AppError,
+  type LineageEntry,
+  type Page,
+  type SnapshotInfo,
+  type SnapshotOperation,
+} from "../../domain/index.ts";
 import { registerExport } from "./bundle.ts";
-import { withJson, type CliContext } from "./context.ts";
+import { collect, withJson, type CliContext } from "./context.ts";
 import { registerProtect } from "./tag.ts";
 import { json, lines, table } from "./table.ts";
 
@@ -10,11 +17,12 @@ Examples:
   templatecenter snapshot create sb-0123456789abcdef01234567 --name before-upgrade
   templatecenter snapshot list --sandbox sb-0123456789abcdef01234567
   templatecenter snapshot rollback sb-0123456789abcdef01234567 snap-0123456789abcdef01234567
+  templatecenter snapshot deliver snap-0123456789abcdef01234567 --node cp2 --node cp3
 `;
 
 const path = (...parts: string[]): string => `/v1/${parts.map(encodeURIComponent).join("/")}`;
 
-/** `snapshot`: create, list, info, tree, rollback, export, delete. */
+/** `snapshot`: create, list, info, tree, rollback, deliver, export, delete. */
 export function registerSnapshot(program: Command, context: CliContext): void {
   const group = program
     .command("snapshot")
@@ -36,6 +44,7 @@ export function registerSnapshot(program: Command, context: CliContext): void {
         }),
     );
   registerRollback(group, context);
+  registerDeliver(group, context);
   registerProtect(group, context, "snapshot");
   registerExport(group, context, { name: "snapshot", resource: "snapshots" });
   withJson(group.command("tree"))
@@ -143,6 +152,36 @@ function registerRollback(group: Command, context: CliContext): void {
     );
 }
 
+function registerDeliver(group: Command, context: CliContext): void {
+  withJson(group.command("deliver"))
+    .description("bring a snapshot to other nodes, so that sandboxes can start from it there")
+    .argument("<snapshot>", "snapshot id")
+    .option("--node <node>", "to this node, by id or address (repeat)", collect)
+    .option("--all", "every node that it fits")
+    .option("--request-id <id>", "the same id again is answered with the same delivery")
+    .action(
+      async (
+        id: string,
+        flags: RequestFlags & { node?: string[]; all?: true },
+        command: Command,
+      ) => {
+        const { node: named = [], all } = flags;
+        if ((all === true) === named.length > 0) {
+          throw new AppError("invalid_request", "give --node, as often as needed, or --all");
+        }
+        const body = { nodes: all === true ? ALL_NODES : named, request_id: flags.requestId };
+        return context.withClient(command, async (client) => {
+          const options = { method: "POST", body } as const;
+          const done = (await client.json(
+            path("snapshots", id, "nodes"),
+            options,
+          )) as SnapshotOperation;
+          context.io.out(flags.json === true ? json(done) : operationText(done));
+        });
+      },
+    );
+}
+
 const operationText = (one: SnapshotOperation): string =>
   lines([
     ["snapshot_id", one.snapshot_id],
@@ -150,6 +189,8 @@ const operationText = (one: SnapshotOperation): string =>
     ["operation", one.operation],
     ["status", one.status],
     ["operation_id", one.operation_id],
+    ["nodes", one.nodes?.join(", ") ?? ""],
+    ...(one.skipped ?? []).map(({ reason }) => ["skipped", reason] as const),
   ]);
 
 const snapshotText = (one: SnapshotInfo): string =>

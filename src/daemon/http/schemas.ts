@@ -34,6 +34,7 @@ import {
   resolveResultSchema,
   retentionReportSchema,
   createSnapshotSchema,
+  deliverSnapshotSchema,
   createTemplateSchema,
   lineageSchema,
   rollbackSchema,
@@ -72,6 +73,7 @@ export const JobLogEntry = named("JobLogLine", logLineSchema);
 export const Artifact = named("Artifact", artifactInfoSchema);
 export const Resolved = named("ResolveResult", resolveResultSchema);
 export const Sandbox = named("Sandbox", sandboxSchema);
+export const DeliverSnapshot = named("DeliverSnapshotRequest", deliverSnapshotSchema);
 export const CreateSnapshot = named("CreateSnapshotRequest", createSnapshotSchema);
 export const Rollback = named("RollbackRequest", rollbackSchema);
 export const SnapshotView = named("Snapshot", snapshotInfoSchema);

@@ -65,6 +65,20 @@ export async function deliverFrozen(
   }
 }
 
+/** Before anything is fetched for it. @throws AppError snapshot_incompatible */
+export async function assertFits(
+  { driver }: Pick<FrozenParts, "driver">,
+  frozen: Frozen,
+  signal: AbortSignal,
+): Promise<void> {
+  // Only after its trial boot a driver knows all that it is.
+  await driver.probe({ signal });
+  const { extra, ...versions } = await driver.versions();
+  const host = { ...versions, versions_extra: extra, driver: driver.name };
+  const reason = misfit(frozen, host);
+  if (reason !== undefined) throw new AppError("snapshot_incompatible", reason);
+}
+
 /**
  * The files, on this node's disk.
  * @throws AppError snapshot_incompatible, artifact_not_ready, fetch_failed, disk_space_low
@@ -74,13 +88,8 @@ async function fetchFrozen(
   frozen: Frozen,
   signal: AbortSignal,
 ): Promise<Pick<SnapshotFile, "name" | "path">[]> {
-  const { records, store, driver } = parts;
-  // Only after its trial boot a driver knows all that it is.
-  await driver.probe({ signal });
-  const { extra, ...versions } = await driver.versions();
-  const host = { ...versions, versions_extra: extra, driver: driver.name };
-  const reason = misfit(frozen, host);
-  if (reason !== undefined) throw new AppError("snapshot_incompatible", reason);
+  const { records, store } = parts;
+  await assertFits(parts, frozen, signal);
   const files = [];
   for (const { name, artifact_id: id } of frozen.files) {
     const artifact: ArtifactRecord | undefined = records.get("artifact", id);

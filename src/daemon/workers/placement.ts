@@ -9,6 +9,7 @@ import {
   isActiveJob,
   isAppError,
   isCounted,
+  snapshotStatus,
   statusFromReplicas,
   type Catalog,
   type Clock,
@@ -142,7 +143,9 @@ export class PlacementWorker {
   #wantedOf(template: TemplateRecord, busy: ReadonlySet<string>): Change | undefined {
     const { nodes, catalog } = this.#parts;
     // PENDING is its job's; FAILED is made again when somebody asks for it.
-    if (template.status !== "READY" && template.status !== "PARTIALLY_READY") return undefined;
+    const isServing = template.status === "READY" || template.status === "PARTIALLY_READY";
+    const isFrozen = template.kind === "snapshot";
+    if (!isServing && !(isFrozen && template.status === "FAILED")) return undefined;
     if (busy.has(template.template_id)) return undefined;
     const desired = placeTemplate(template, nodes);
     const replicas = replicasOf(catalog, template.template_id).filter((replica) =>
@@ -151,7 +154,9 @@ export class PlacementWorker {
     const heard = new Set(replicas.map((replica) => replica.node_id));
     // A node that is being filled for the first time does not make the template less ready.
     const counted = desired.filter((id) => heard.has(id) || nodes.get(id)?.["warm"] !== false);
-    const found = statusFromReplicas(counted, replicas);
+    const found = isFrozen ? snapshotStatus(replicas) : statusFromReplicas(counted, replicas);
+    // What could not be frozen stays so; what was lost is there again with its first copy.
+    if (!isServing && found.ready === 0) return undefined;
     const isSettled = found.ready > 0 || replicas.every(({ phase }) => phase === "FAILED");
     const { status, error } =
       counted.length > 0 && isSettled

@@ -34,8 +34,9 @@ import type { Swarm } from "../../gossip/index.ts";
 import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
 import type { Facts, Records } from "../records.ts";
-import { deliverFrozen, isPublished } from "./frozen-replicas.ts";
+import { assertFits, deliverFrozen, isPublished } from "./frozen-replicas.ts";
 import { MadeReplicas, type MadeReplica } from "./made-replicas.ts";
+import { Retries } from "./retries.ts";
 
 export interface ReplicaParts {
   readonly catalog: Catalog;
@@ -63,9 +64,6 @@ export interface ReplicaParts {
   readonly inUse: (templateId: string, generation?: number) => boolean;
 }
 
-/** Pauses before a replica is tried again whose failure may pass: no holder, no space, no peer. */
-const RETRY_MS = { first: 5_000, most: 300_000 } as const;
-
 interface Work {
   readonly abort: AbortController;
   readonly generation: number;
@@ -77,14 +75,15 @@ export class ReplicasWorker {
   readonly #made: MadeReplicas;
   readonly #working = new Map<string, Work>();
   readonly #boots: PQueue;
-  /** Template id → when to try again, and the pause before it. */
-  readonly #retries = new Map<string, { at: number; pauseMs: number }>();
+  /** By template id. */
+  readonly #retries: Retries;
   #stopping = false;
   #unsubscribe: () => void = () => undefined;
 
   constructor(parts: ReplicaParts) {
     this.#parts = parts;
     this.#made = new MadeReplicas(parts);
+    this.#retries = new Retries(parts.clock, (id) => this.#consider(id));
     this.#boots = new PQueue({ concurrency: parts.concurrency });
   }
 
@@ -157,6 +156,13 @@ export class ReplicasWorker {
     return this.#remove(templateId);
   }
 
+  /** What is frozen of a snapshot that shall be here can be had from others. */
+  canFetch(id: string): boolean {
+    const frozen = this.#wanted(id)?.frozen;
+    const isOwn = this.foreignDriver(id) === undefined;
+    return frozen !== undefined && isOwn && isPublished(this.#parts, frozen);
+  }
+
   /** True while it is made or removed here. */
   isWorking(templateId: string): boolean {
     return this.#working.has(templateId);
@@ -221,32 +227,21 @@ export class ReplicasWorker {
     }
     if (template.status === "DELETING") return "nothing";
     // Memory of a sandbox: it cannot be made again, only had from where it is.
-    const { frozen } = template;
-    if (template.kind === "snapshot" && (frozen === undefined || !isPublished(this.#parts, frozen)))
-      return "nothing";
+    const isFrozen = template.kind === "snapshot";
+    if (isFrozen && (isMade || !this.canFetch(templateId))) return "nothing";
     const generation = wantedGeneration(template, this.#parts.facts.nodeId);
     if (replica?.status === "READY") {
       if (!isMade) return "make";
       if (replica.generation === generation) return "nothing";
     }
     const isFailed = attemptAt(replica, generation)?.phase === "FAILED";
-    if (isFailed && !this.#isRetryDue(templateId)) return "nothing";
+    // One that is frozen can only be had: it is tried again in each life, and when it is asked for.
+    const isAskedAgain = isFrozen && replica?.last_job_id !== template.job_id;
+    const isFirst = isFrozen && !this.#retries.has(templateId);
+    if (isFailed && !isAskedAgain && !isFirst && !this.#retries.isDue(templateId)) return "nothing";
     const artifact = this.#parts.records.get("artifact", template.artifact_id ?? "");
     if (artifact?.status !== "READY") return "nothing";
-    return template.status === "FAILED" ? "nothing" : "make";
-  }
-
-  #isRetryDue(templateId: string): boolean {
-    const retry = this.#retries.get(templateId);
-    return retry !== undefined && this.#parts.clock.monotonic() >= retry.at;
-  }
-
-  #retryLater(templateId: string): void {
-    const { clock } = this.#parts;
-    const last = this.#retries.get(templateId)?.pauseMs;
-    const pauseMs = last === undefined ? RETRY_MS.first : Math.min(last * 2, RETRY_MS.most);
-    this.#retries.set(templateId, { at: clock.monotonic() + pauseMs, pauseMs });
-    clock.after(pauseMs, () => this.#consider(templateId));
+    return template.status === "FAILED" && !isFrozen ? "nothing" : "make";
   }
 
   #consider(templateId: string): void {
@@ -256,7 +251,8 @@ export class ReplicasWorker {
       const template = this.#wanted(templateId);
       const generation =
         template === undefined ? undefined : wantedGeneration(template, this.#parts.facts.nodeId);
-      if (generation !== working.generation || template?.status === "FAILED") {
+      const hasFailed = template?.status === "FAILED" && template.kind === "template";
+      if (generation !== working.generation || hasFailed) {
         working.abort.abort(new AppError("job_cancelled", "it is not wanted here any more"));
       }
       return;
@@ -277,7 +273,7 @@ export class ReplicasWorker {
         this.#working.delete(templateId);
         this.#parts.log.warn("replica work failed", { template_id: templateId, err: error });
         // Not at once: what cannot be written down now can't be in a moment either.
-        this.#retryLater(templateId);
+        this.#retries.later(templateId);
       },
     );
     this.#working.set(templateId, { abort, generation, done });
@@ -334,6 +330,9 @@ export class ReplicasWorker {
         last_error_phase: "DISTRIBUTING",
         cleanup_required: true,
       });
+      if (template.kind === "snapshot" && template.frozen !== undefined) {
+        await assertFits(this.#parts, template.frozen, signal);
+      }
       const artifact = await this.#deliver(template, signal);
       const generation = wantedGeneration(template, this.#parts.facts.nodeId);
       const dir = this.#made.folder(template.template_id, generation);
@@ -347,7 +346,7 @@ export class ReplicasWorker {
         async () =>
           (await thawed?.(artifact.path)) ?? (await this.#boot(template, artifact.path, signal)),
       );
-      this.#retries.delete(templateId);
+      this.#retries.forget(templateId);
       await this.#publishReady(template, snapshot);
       say("info", `replica on ${this.#parts.facts.nodeId} is READY`);
     } catch (thrown) {
@@ -363,7 +362,8 @@ export class ReplicasWorker {
         cleanup_required: true,
         error_message: message,
       });
-      if (isAppError(error) && error.row.retryable) this.#retryLater(templateId);
+      const mayPass = template.kind === "snapshot" || (isAppError(error) && error.row.retryable);
+      if (mayPass) this.#retries.later(templateId);
     }
   }
 

@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import {
   AppError,
+  abandonedDelivery,
   assertMayRollback,
   errorText,
   guestSpecOf,
@@ -26,16 +27,23 @@ import {
 import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
 import { JobTimes, enterPhase, failJob, finishJob } from "../job-record.ts";
+import type { Nodes } from "../nodes.ts";
 import type { RuntimeRefs } from "../runtime-refs.ts";
 import type { Sandboxes } from "../sandboxes.ts";
-import { commitSandbox, type CommitWorkParts } from "./commit.ts";
+import { commitSandbox, type CommitSteps, type CommitWorkParts } from "./commit.ts";
+import { deliver, dropDelivery, type DeliveryWorkParts } from "./delivery.ts";
 import type { ReplicasWorker } from "./replicas.ts";
 
-export interface SnapshotWorkParts extends CommitWorkParts {
+export interface SnapshotWorkParts extends CommitWorkParts, Omit<DeliveryWorkParts, "replicas"> {
   readonly catalog: Catalog;
+  readonly store: DeliveryWorkParts["store"];
+  readonly nodes: Pick<Nodes, "all" | "get" | "isMember" | "onChange">;
   readonly space: Pick<Space, "hold" | "assertWritable">;
   readonly sandboxes: Sandboxes;
-  readonly replicas: Pick<ReplicasWorker, "adopt" | "discard" | "snapshot" | "foreignDriver">;
+  readonly replicas: Pick<
+    ReplicasWorker,
+    "adopt" | "discard" | "snapshot" | "foreignDriver" | "canFetch"
+  >;
   readonly refs: Pick<RuntimeRefs, "nextGeneration">;
   readonly jobLog: JobLog;
   /** Lets an artifact go at once that only this job refers to. */
@@ -104,7 +112,10 @@ export class SnapshotsWorker {
   }
 
   #consider(job: JobRecord): void {
-    if (this.#stopping || !this.#isOwn(job)) return;
+    if (!isActiveJob(job)) this.#times.forget(job.job_id);
+    if (this.#stopping || !isActiveJob(job)) return;
+    if (job.operation === "SNAPSHOT_DELIVER") void this.#endAbandoned(job);
+    if (!this.#isOwn(job)) return;
     const running = this.#running.get(job.job_id);
     if (running !== undefined) {
       if (job.cancel_requested === true) running.abort.abort(cancelledBy(job));
@@ -126,6 +137,22 @@ export class SnapshotsWorker {
     this.#running.set(job.job_id, { abort, done });
   }
 
+  /** Its node cannot: whoever sees it does. */
+  async #endAbandoned(job: JobRecord): Promise<void> {
+    const { nodes, log } = this.#parts;
+    const { job_id, node_id: carrier = "" } = job;
+    this.#times.see(job_id);
+    const error = abandonedDelivery(job, {
+      isMember: nodes.isMember(carrier),
+      isUp: nodes.get(carrier)?.healthy === true,
+      leftMs: this.#times.leftMs(job),
+    });
+    if (error === undefined) return;
+    await this.#fail(job, error).catch((reason: unknown) =>
+      log.warn("an abandoned delivery is not ended yet", { job_id, reason: errorText(reason) }),
+    );
+  }
+
   async #run(job: JobRecord, abort: AbortController): Promise<void> {
     const { clock } = this.#parts;
     // RUNNING, and not by this worker: it was begun in a life before, or could not be written.
@@ -134,7 +161,8 @@ export class SnapshotsWorker {
       abort.abort(new AppError("job_deadline_exceeded")),
     );
     try {
-      if (isLeftOver) await this.#settle(job);
+      if (job.operation === "SNAPSHOT_DELIVER") await this.#deliver(job, abort.signal);
+      else if (isLeftOver) await this.#settle(job);
       else if (job.operation === "COMMIT") await this.#commit(job, abort.signal);
       else if (job.operation === "SNAPSHOT_CREATE") await this.#create(job, abort.signal);
       else await this.#rollback(job, abort.signal);
@@ -142,6 +170,8 @@ export class SnapshotsWorker {
       const error: unknown = abort.signal.aborted ? abort.signal.reason : thrown;
       // What was done stands, and is written when it can be.
       if (isAppError(error, "no_quorum") || isAppError(error, "catalog_degraded")) throw error;
+      // The next start goes on with what others wait for.
+      if (job.operation === "SNAPSHOT_DELIVER" && isAppError(error, "daemon_draining")) return;
       await this.#fail(job, error);
     } finally {
       deadline.cancel();
@@ -217,13 +247,22 @@ export class SnapshotsWorker {
     }
   }
 
-  async #commit(job: JobRecord, signal: AbortSignal): Promise<void> {
-    await commitSandbox(this.#parts, job, {
+  #steps(job: JobRecord, signal: AbortSignal): CommitSteps {
+    return {
       signal,
       enter: (phase, progress, change) => this.#enter(job, phase, progress, change),
       say: (message, level = "info") => this.#say(job, level, message),
-    });
+    };
+  }
+
+  async #commit(job: JobRecord, signal: AbortSignal): Promise<void> {
+    await commitSandbox(this.#parts, job, this.#steps(job, signal));
     await this.#handOver(job);
+  }
+
+  async #deliver(job: JobRecord, signal: AbortSignal): Promise<void> {
+    await deliver(this.#parts, job, this.#steps(job, signal));
+    await this.#finish(job);
   }
 
   /** Whoever leads the template goes on from here. */
@@ -308,6 +347,9 @@ export class SnapshotsWorker {
       await this.#toStatus(id, "CREATING", "fail", { last_error: message });
     }
     if (job.operation === "COMMIT") await this.#dropCommit(job);
+    if (job.operation === "SNAPSHOT_DELIVER") {
+      await dropDelivery(this.#parts, job, isAppError(error, "job_cancelled"));
+    }
     const at = this.#now();
     const code = isAppError(error) ? error.code : "internal";
     const event = code === "job_cancelled" ? "cancel" : "fail";
@@ -398,7 +440,9 @@ export class SnapshotsWorker {
       if (record?.kind !== "snapshot" || value === undefined) continue;
       const snapshot = replicas.snapshot(id);
       try {
-        if (value.status === "READY" && snapshot === undefined) await this.#tellLost(id, value);
+        // What others have is fetched again: then the replica worker tells of it.
+        const isLost = value.status === "READY" && snapshot === undefined;
+        if (isLost && !replicas.canFetch(id)) await this.#tellLost(id, value);
         if (value.status === "FAILED" && snapshot !== undefined) {
           await replicas.adopt(record, snapshot);
           await this.#toStatus(id, "FAILED", "ready", { last_error: "" });

@@ -4,6 +4,7 @@ import type { AppContext } from "../ports.ts";
 import { flag, param, route, type Route } from "../route.ts";
 import {
   CreateSnapshot,
+  DeliverSnapshot,
   Lineage,
   Rollback,
   SnapshotOperationView,
@@ -95,6 +96,19 @@ const nodes = route(
   ({ queries }, c) => json({ items: queries.snapshotNodes(param(c)) }),
 );
 
+const deliver = route(
+  {
+    method: "post",
+    path: "/v1/snapshots/{id}/nodes",
+    summary: "Bring a snapshot to other nodes; answers when a sandbox can be started on it there",
+    tag,
+    body: DeliverSnapshot,
+    answers: { 200: { description: "the nodes have it", schema: SnapshotOperationView } },
+  },
+  async ({ commands }, c, { body }) =>
+    json(await commands.deliverSnapshot(param(c), body, waiting(c))),
+);
+
 const remove = route(
   {
     method: "delete",
@@ -141,6 +155,7 @@ export const snapshotRoutes: readonly Route[] = [
   list,
   info,
   nodes,
+  deliver,
   remove,
   operation,
   tree,
