@@ -12,9 +12,10 @@ import type { Ui, UiContext, UiEnv } from "./context.ts";
 import { isTokenOf, keepSettings, readSettings } from "./session.ts";
 import { createSubmissions, type Submissions } from "./submissions.ts";
 import { count } from "./format.ts";
-import { deletePlan, phaseWord, templateName, type NoticeCode } from "./view-models.ts";
+import { html } from "./html.ts";
+import { deletePlan, guardText, phaseWord, templateName, type NoticeCode } from "./view-models.ts";
 
-type FormBody = Readonly<Record<string, string>>;
+export type FormBody = Readonly<Record<string, string>>;
 
 /** The form's text fields. @throws AppError forbidden when its token is not this session's. */
 export async function readForm(c: UiContext): Promise<FormBody> {
@@ -53,14 +54,47 @@ export async function act(
   return c.redirect(await submissions.once(key, () => run(form, contextOf(c))), 303);
 }
 
-export const ask = (ui: Ui, c: UiContext, section: PageView["section"], what: Confirmation) =>
-  ui.show(c, {
-    title: what.title,
-    tone: "warn",
-    section,
-    path: c.req.path,
-    body: confirmPage(ui.pageOf(c), what),
-  });
+/**
+ * As `act`; what the visitor can mend is said in the form itself, with what was sent.
+ * @param again the answer to a refusal of the form's own; undefined: it has its own page
+ */
+export async function actOrAgain(
+  c: UiContext,
+  submissions: Submissions<string>,
+  run: (form: FormBody, context: CallContext) => Promise<string>,
+  again: (error: AppError, form: FormBody) => Promise<Response> | undefined,
+): Promise<Response> {
+  try {
+    return await act(c, submissions, run);
+  } catch (error) {
+    if (!isAppError(error) || error.row.status >= 500 || error.code === "forbidden") throw error;
+    const shown = again(error, await readForm(c));
+    if (shown === undefined) throw error;
+    // For the audit row: it was refused, though it is answered with a page.
+    c.set("failure", error);
+    return shown;
+  }
+}
+
+/** The page that says what will happen; 409 or 422 where it was refused already. */
+export const ask = (
+  ui: Ui,
+  c: UiContext,
+  section: PageView["section"],
+  what: Confirmation,
+  code: 200 | 409 | 422 = 200,
+) =>
+  ui.show(
+    c,
+    {
+      title: code === 200 ? what.title : `Not done: ${what.title}`,
+      tone: code === 200 ? "warn" : "bad",
+      section,
+      path: c.req.path,
+      body: confirmPage(ui.pageOf(c), what),
+    },
+    code,
+  );
 
 /** Registers the forms and their confirmation pages. */
 export function registerActions(app: Hono<UiEnv>, ui: Ui): void {
@@ -111,12 +145,19 @@ function registerCreate(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<strin
   });
 }
 
+/** The guard that stands in the way of a deletion, and the way to take it away. */
+export const guardOf = (id: string, guard: string) => ({
+  blocked: guard,
+  wayOut: html`<a class="btn" href="/ui/templates/${id}/unprotect">Unprotect</a>`,
+});
+
 function registerTemplateActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<string>): void {
   const { queries, commands } = ui;
   app.get("/templates/:id/delete", (c) => {
     const template = queries.template(c.req.param("id"));
     const plan = deletePlan(template, queries.sandboxes());
     const users = plan.users.map((box) => box.sandbox_id).join(", ");
+    const guard = guardText(template);
     return ask(ui, c, "templates", {
       title: `Delete ${templateName(template)}?`,
       effects: plan.effects,
@@ -125,7 +166,8 @@ function registerTemplateActions(app: Hono<UiEnv>, ui: Ui, submissions: Submissi
       kind: "danger",
       command: commandLines.deleteTemplate(template.template_id),
       back: `/ui/templates/${template.template_id}`,
-      ...(plan.users.length === 0
+      ...(guard === undefined ? {} : guardOf(template.template_id, guard)),
+      ...(plan.users.length === 0 || guard !== undefined
         ? {}
         : { blocked: `In use by ${count(plan.users.length, "sandbox", "sandboxes")}: ${users}.` }),
     });

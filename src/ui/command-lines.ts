@@ -1,5 +1,5 @@
 /** The same thing as a command: shown beside each action, filled in, ready to copy. */
-import type { JobInfo } from "../domain/index.ts";
+import type { JobInfo, TemplateInfo } from "../domain/index.ts";
 import { shellWord } from "./format.ts";
 import type { RedoForm } from "./redo-models.ts";
 
@@ -22,6 +22,32 @@ export const commandLines = {
       ...form.nodes.flatMap((node) => ["--node", node]),
       ...(form.mode.startsWith("FAILED") ? ["--failed-only"] : []),
       ...(form.memoryOnly ? ["--memory-only"] : []),
+    ),
+  tags: (): string => line("tag", "list"),
+  tag: (name: string): string => line("tag", "info", name),
+  /** @param from where it points; null: there is no such tag; left out: wherever it points */
+  promote: (name: string, id: string, from?: string | null): string =>
+    line(
+      "tag",
+      "promote",
+      name,
+      id,
+      ...(from === undefined ? [] : from === null ? ["--new"] : ["--from", from]),
+    ),
+  rollbackTag: (name: string, from: string): string =>
+    line("tag", "rollback", name, "--from", from),
+  deleteTag: (name: string): string => line("tag", "delete", name),
+  rename: (id: string, name: string): string =>
+    line("tpl", "rename", id, ...(name === "" ? [] : [name])),
+  label: (id: string, labels: Readonly<Record<string, string>>): string => {
+    const pairs = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
+    return line("tpl", "label", id, ...(pairs.length === 0 ? ["KEY=VALUE"] : pairs));
+  },
+  protect: (of: Pick<TemplateInfo, "template_id" | "kind">, isProtected: boolean): string =>
+    line(
+      of.kind === "snapshot" ? "snapshot" : "tpl",
+      isProtected ? "protect" : "unprotect",
+      of.template_id,
     ),
   jobs: (): string => line("job", "list"),
   watch: (job: Pick<JobInfo, "template_id">): string => line("tpl", "watch", job.template_id),

@@ -36,5 +36,5 @@ export type UiContext = Context<UiEnv>;
 export interface Ui extends UiDependencies {
   readonly hub: StreamHub;
   pageOf(c: UiContext): PageContext;
-  show(c: UiContext, view: PageView, code?: 200 | 400 | 401 | 422 | 429): Promise<Response>;
+  show(c: UiContext, view: PageView, code?: 200 | 401 | 403 | 409 | 422 | 429): Promise<Response>;
 }

@@ -9,7 +9,7 @@ import type { Shape, Tone } from "./status.ts";
 const ring = `<circle cx="8" cy="8" r="5.5" fill="none" stroke="currentColor" stroke-width="2"/>`;
 const stroke = `fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round"`;
 
-const SYMBOLS: Readonly<Record<Shape | "copy" | "mark" | "json" | "theme" | "arrow", string>> = {
+const SYMBOLS: Readonly<Record<Shape | "copy" | "mark" | "lock", string>> = {
   ready: `<circle cx="8" cy="8" r="6" fill="currentColor"/>`,
   building: `${ring}<path d="M8 2.5a5.5 5.5 0 0 1 0 11z" fill="currentColor"/>`,
   waiting: ring,
@@ -20,9 +20,7 @@ const SYMBOLS: Readonly<Record<Shape | "copy" | "mark" | "json" | "theme" | "arr
   missing: `<path d="M3.5 8h9" ${stroke}/>`,
   copy: `<rect x="5.5" y="5.5" width="8" height="8" rx="1.5" ${stroke} stroke-width="1.4"/><path d="M10.5 3.2a.8.8 0 0 0-.7-.7H3.3a.8.8 0 0 0-.8.8v6.5c0 .4.3.7.7.7" ${stroke} stroke-width="1.4"/>`,
   mark: `<path d="M8 1 14 4.5v7L8 15 2 11.5v-7z" ${stroke} stroke-width="1.6" stroke-linejoin="round"/><circle cx="8" cy="8" r="2" fill="currentColor"/>`,
-  json: `<path d="M6 2.5c-2 0-2 1-2 2.5s0 2.5-1.5 3c1.5.5 1.5 1.5 1.5 3s0 2.5 2 2.5M10 2.5c2 0 2 1 2 2.5s0 2.5 1.5 3c-1.5.5-1.5 1.5-1.5 3s0 2.5-2 2.5" ${stroke} stroke-width="1.4"/>`,
-  theme: `${ring}<path d="M8 2.5a5.5 5.5 0 0 0 0 11z" fill="currentColor"/>`,
-  arrow: `<path d="M3 8h9M8.5 4.5 12 8l-3.5 3.5" ${stroke} stroke-width="1.6"/>`,
+  lock: `<path d="M4 7.5h8v6H4zM5.5 7.5V5a2.5 2.5 0 0 1 5 0v2.5" ${stroke} stroke-width="1.6" stroke-linejoin="round"/>`,
 };
 export type IconName = keyof typeof SYMBOLS;
 

@@ -2,8 +2,8 @@
  * What of a page is live: named regions, each with the events that touch it and its rendering. A
  * page is built from the same regions as its stream, so the two cannot differ.
  */
-import { isAppError } from "../domain/index.ts";
-import type { ChangeEvent, JobInfo, Queries, TemplateInfo } from "../domain/index.ts";
+import { LIMITS, isAppError } from "../domain/index.ts";
+import type { ChangeEvent, JobInfo, Queries, TagRecord, TemplateInfo } from "../domain/index.ts";
 import type { Html } from "./html.ts";
 import { jobProgress } from "./fragments/job-progress.ts";
 import { jobRow } from "./fragments/job-row.ts";
@@ -27,6 +27,8 @@ import { tokenTable } from "./fragments/token-table.ts";
 import { nodeCard, nodeFacts } from "./fragments/node-facts.ts";
 import { snapshotTopic, snapshotsTopic } from "./snapshot-topics.ts";
 import { templateSwarm } from "./fragments/swarm-bars.ts";
+import { templateTags } from "./fragments/tag-parts.ts";
+import { tagBody } from "./pages/tags.ts";
 import type { Region, Topic } from "./topic.ts";
 import { templateFacts, templateHead } from "./fragments/template-head.ts";
 import { jobSentence, templateSentence } from "./view-models.ts";
@@ -42,13 +44,36 @@ export function findJob(queries: Queries, id: string): JobInfo | undefined {
   }
 }
 
-function findTemplate(queries: Queries, id: string): TemplateInfo | undefined {
+/** The template, or undefined when it is not known (any more). */
+export function findTemplate(queries: Queries, id: string): TemplateInfo | undefined {
   try {
     return queries.template(id);
   } catch (error) {
     if (isAppError(error)) return undefined;
     throw error;
   }
+}
+
+/** The tag, or undefined when there is none (any more). */
+export function findTag(queries: Queries, name: string): TagRecord | undefined {
+  try {
+    return queries.tag(name);
+  } catch (error) {
+    if (isAppError(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Every tag; there are as many as there are names. */
+export function allTags(queries: Queries): TagRecord[] {
+  const all: TagRecord[] = [];
+  let page = queries.listTags({ limit: LIMITS.pageMax });
+  all.push(...page.items);
+  while (page.next_token !== undefined) {
+    page = queries.listTags({ limit: LIMITS.pageMax, next_token: page.next_token });
+    all.push(...page.items);
+  }
+  return all;
 }
 
 const isJobEvent = (event: ChangeEvent): boolean =>
@@ -147,7 +172,10 @@ function templateTopic(queries: Queries, id: string): Topic {
     templateFacts(template, leaderOf(queries.cluster(), template), now),
   );
   const swarm = of("swarm", (template) => templateSwarm(template, jobOf(), queries.swarms()));
-  const replicas = of("replicas", (template) => replicaTable(template));
+  const replicas = of("replicas", (template) => replicaTable(template, jobOf()));
+  const tags = of("tags", (template, now) =>
+    templateTags(template, allTags(queries), (other) => findTemplate(queries, other), now),
+  );
   const progress = (): Region[] => {
     const job = jobOf();
     if (job === undefined) return [];
@@ -157,7 +185,8 @@ function templateTopic(queries: Queries, id: string): Topic {
     touched: (event) => {
       const mine = event.subject === id || findJob(queries, event.subject)?.template_id === id;
       if (event.type === "job-progress") return mine ? [head, ...progress()] : [];
-      if (event.type === "job") return mine ? [head, factList, swarm, ...progress()] : [];
+      if (event.type === "job") return mine ? [head, factList, replicas, swarm, ...progress()] : [];
+      if (event.type === "tag") return [tags];
       if (event.type === "artifact") return [factList];
       if (event.type === "cluster") return [factList];
       if (event.type === "swarm") return event.subject === current()?.artifact_id ? [swarm] : [];
@@ -170,6 +199,33 @@ function templateTopic(queries: Queries, id: string): Topic {
     sentence: (now) => {
       const template = current();
       return template === undefined ? "" : templateSentence(template, jobOf(), now);
+    },
+  };
+}
+
+/** The page refetches its block: what a tag names is part of it. */
+const tagsTopic = (): Topic => ({
+  touched: () => [],
+  refetch: ({ type }) => (["tag", "template"].includes(type) ? "tags-changed" : undefined),
+  logJob: undefined,
+  sentence: () => "",
+});
+
+function tagTopic(queries: Queries, name: string): Topic {
+  const region: Region = {
+    id: `tag-${name}`,
+    render: (now) => {
+      const tag = findTag(queries, name);
+      return tag === undefined ? undefined : tagBody(tag, (id) => findTemplate(queries, id), now);
+    },
+  };
+  return {
+    touched: ({ type, subject }) => (type === "tag" && subject === name ? [region] : []),
+    refetch: () => undefined,
+    logJob: undefined,
+    sentence: () => {
+      const tag = findTag(queries, name);
+      return tag === undefined ? "" : `Tag ${name} points at ${tag.template_id}.`;
     },
   };
 }
@@ -283,6 +339,10 @@ export function topicOf(queries: Queries, name: string): Topic | undefined {
       return templatesTopic(queries);
     case "template":
       return templateTopic(queries, id);
+    case "tags":
+      return tagsTopic();
+    case "tag":
+      return tagTopic(queries, id);
     case "snapshots":
       return snapshotsTopic();
     case "snapshot":

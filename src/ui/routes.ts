@@ -15,6 +15,7 @@ import { registerClusterActions } from "./cluster-actions.ts";
 import { leaderOf } from "./cluster-models.ts";
 import { commandLines } from "./command-lines.ts";
 import { registerCompat } from "./compat-routes.ts";
+import { registerEdits } from "./edit-actions.ts";
 import { templateTitle } from "./fragments/template-head.ts";
 import { jobTitle } from "./fragments/job-head.ts";
 import { favicon, isTone } from "./icons.ts";
@@ -29,7 +30,7 @@ import { overviewPage } from "./pages/overview.ts";
 import { problemPage } from "./pages/problem.ts";
 import { templatePage } from "./pages/template.ts";
 import { registerRedo } from "./redo-actions.ts";
-import { findJob, ofNode } from "./regions.ts";
+import { allTags, findJob, findTemplate, ofNode } from "./regions.ts";
 import { openSession } from "./session.ts";
 import { assertMayChange, findAccess, registerSignIn } from "./sign-in.ts";
 import { registerSnapshotActions } from "./snapshot-actions.ts";
@@ -37,6 +38,7 @@ import { lineageOf, registerSnapshots } from "./snapshot-routes.ts";
 import { nodeStatus, status } from "./status.ts";
 import { registerStorage } from "./storage-routes.ts";
 import { createStreamHub } from "./stream.ts";
+import { registerTags } from "./tag-routes.ts";
 import { noticeText } from "./view-models.ts";
 import { registerWhy } from "./why-routes.ts";
 
@@ -119,6 +121,8 @@ export function createUi(deps: UiDependencies): Hono {
   registerActions(app, ui);
   registerClusterActions(app, ui);
   registerRedo(app, ui);
+  registerTags(app, ui);
+  registerEdits(app, ui);
   registerWhy(app, ui);
   registerSignIn(app, ui);
   registerSnapshotActions(app, ui);
@@ -166,15 +170,17 @@ async function overview(ui: Ui, c: UiContext): Promise<Response> {
 function filterOf(c: UiContext): ListFilter & { request: Record<string, string | number> } {
   const text = (c.req.query("text") ?? "").slice(0, 200);
   const state = (c.req.query("status") ?? "").slice(0, 40);
+  const label = (c.req.query("label") ?? "").slice(0, 4_400);
   const limit = Number(c.req.query("limit") ?? 50);
   const token = c.req.query("next_token");
   const request = {
     limit: Number.isInteger(limit) && limit > 0 ? Math.min(limit, 200) : 50,
     ...(text === "" ? {} : { text }),
     ...(state === "" ? {} : { status: state }),
+    ...(label === "" ? {} : { label }),
     ...(token === undefined ? {} : { next_token: token }),
   };
-  return { text, status: state, path: pathOf(c), request };
+  return { text, status: state, label, path: pathOf(c), request };
 }
 
 function registerPages(app: Hono<UiEnv>, ui: Ui): void {
@@ -297,6 +303,8 @@ function registerDetails(app: Hono<UiEnv>, ui: Ui): void {
         request: requestText(queries, template.template_id),
         leader: leaderOf(queries.cluster(), template),
         lineage: lineageOf(queries, template.template_id),
+        tags: allTags(queries),
+        find: (id) => findTemplate(queries, id),
         swarms: queries.swarms(),
         now: clock.now(),
       }),

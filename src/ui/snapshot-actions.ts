@@ -2,13 +2,14 @@
 import type { Hono } from "hono";
 import { errorText, isAppError } from "../domain/index.ts";
 import type { SandboxInfo, SnapshotOperation } from "../domain/index.ts";
-import { act, ask, withNotice } from "./actions.ts";
+import { act, ask, guardOf, withNotice } from "./actions.ts";
 import { commandLines } from "./command-lines.ts";
 import type { Ui, UiEnv } from "./context.ts";
 import { html } from "./html.ts";
 import { createEffects, deletionPlan, rollbackPlan, snapshotName } from "./snapshot-models.ts";
 import { lineageOf } from "./snapshot-routes.ts";
 import { createSubmissions, type Submissions } from "./submissions.ts";
+import { guardText } from "./view-models.ts";
 
 /** So long a browser waits for what may take minutes; then it is led on, and the work goes on. */
 const WAIT_MS = 4_000;
@@ -128,6 +129,7 @@ function registerDelete(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<strin
     const snapshot = queries.snapshot(c.req.param("id"));
     const id = snapshot.snapshot_id;
     const children = lineageOf(queries, id).filter((entry) => entry.parent_id === id);
+    const guard = guardText(snapshot);
     const { effects, blocked } = deletionPlan(snapshot, await queries.runtimeRefs(id), children);
     return ask(ui, c, "snapshots", {
       title: `Delete snapshot ${snapshotName(snapshot)}?`,
@@ -138,6 +140,7 @@ function registerDelete(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<strin
       command: commandLines.deleteSnapshot(id),
       back: `/ui/snapshots/${id}`,
       ...(blocked === undefined ? {} : { blocked }),
+      ...(guard === undefined ? {} : guardOf(id, guard)),
     });
   });
   app.post("/snapshots/:id/delete", (c) =>

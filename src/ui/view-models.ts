@@ -273,6 +273,10 @@ export function deletePlan(template: TemplateInfo, sandboxes: readonly SandboxIn
   return { effects, users };
 }
 
+/** Why what is protected cannot be deleted; undefined: it is not. */
+export const guardText = ({ protected: isProtected }: { readonly protected: boolean }) =>
+  isProtected ? "It is protected from deletion, also from retention." : undefined;
+
 /** How many nodes it is not ready on, in one sentence. */
 export function notReady(why: TemplateWhy): string {
   const left = why.nodes.filter((node) => !node.ready).length;
@@ -359,6 +363,13 @@ const NOTICES = {
   "baseline-adopted": "The versions of the nodes are the baseline now.",
   "resnapshot-begun": "Accepted. The stale replicas are made again; this page follows it.",
   "resnapshot-resumed": "It goes on, with what failed at the end.",
+  "tag-moved": "The tag points there now.",
+  "tag-rolled-back": "The tag points where it pointed before.",
+  "tag-deleted": "The tag is gone; its templates stay.",
+  "template-renamed": "The name was saved.",
+  "labels-saved": "The labels were saved.",
+  "template-protected": "It is protected from deletion.",
+  "template-unprotected": "It can be deleted again.",
   "signed-out": "You are signed out; the page can be read on.",
   "settings-saved": "Your settings were saved in this browser.",
 } as const;
@@ -384,6 +395,11 @@ const ADVICE: Readonly<Record<string, string>> = {
   guest_probe_failed: "Check the readiness probe's port and path, then submit again.",
   template_not_found: "It may have been deleted. See the list of templates.",
   template_in_use: "Stop the sandboxes that run from it first.",
+  template_protected: "Take the protection away first, on its page.",
+  tag_not_found: "It may have been deleted. See the list of tags.",
+  tag_moved: "See where it points now, then decide again.",
+  tag_has_no_history: "Promote another template instead.",
+  name_taken: "Choose another name, or move the tag of that name.",
   template_attempt_in_progress: "Wait for the running job, or cancel it.",
   template_has_no_ready_replica: "Wait until a replica is ready, or see why none is.",
   no_failed_template_replicas: "Choose all nodes, or tick the nodes to work on.",

@@ -4,10 +4,12 @@ import { AppError, isAppError } from "../domain/index.ts";
 import { commandLines } from "./command-lines.ts";
 import type { Ui, UiContext, UiEnv } from "./context.ts";
 import { artifactWhy, refTable, refusedAnswer, templateWhy } from "./fragments/why.ts";
-import { html, type Html } from "./html.ts";
+import { redoOnNode } from "./fragments/replica-table.ts";
+import { nothing, type Html } from "./html.ts";
 import type { PageView } from "./layout.ts";
 import { artifactPage } from "./pages/artifact.ts";
 import { answerPage, nodeWhyPage } from "./pages/why.ts";
+import { findJob } from "./regions.ts";
 import { status } from "./status.ts";
 import { nodeWhy, sentence } from "./view-models.ts";
 
@@ -130,11 +132,8 @@ async function showNode(
   const why = (await ui.queries.whyTemplate(id)).nodes.find((one) => one.node_id === node);
   if (why === undefined) throw new AppError("node_not_found", `there is no node ${node}`);
   const title = why.ready ? `It is ready on ${node}` : `Why is it not ready on ${node}?`;
-  const query = new URLSearchParams({ redo_mode: "NODES", node }).toString();
-  const redo =
-    why.ready || section === "snapshots"
-      ? html``
-      : html`<a class="btn" href="${href}/redo/confirm?${query}">Redo on ${node}</a>`;
+  const job = findJob(ui.queries, ui.queries.template(id).job_id);
+  const redo = why.ready || section === "snapshots" ? nothing : redoOnNode(id, node, job);
   return ui.show(c, {
     title,
     tone: why.ready ? "ok" : "warn",

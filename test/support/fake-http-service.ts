@@ -35,6 +35,7 @@ import {
   type SandboxInfo,
   type StorageList,
   type SwarmView,
+  type TagRecord,
   type TemplateInfo,
   type TemplateRecord,
   type TemplateWhy,
@@ -338,6 +339,8 @@ export interface FakeService {
   readonly artifacts: ArtifactInfo[];
   readonly sandboxes: SandboxInfo[];
   readonly refs: RuntimeRef[];
+  /** By name. */
+  readonly tags: Map<string, TagRecord>;
   /** The bytes of every artifact. */
   bytes: Uint8Array;
   /** What the next command throws. */
@@ -801,6 +804,7 @@ export function createFakeService(): FakeService {
     artifacts: [anArtifact()],
     sandboxes: [aSandbox()],
     refs: [],
+    tags: new Map(),
     bytes: Uint8Array.from({ length: 1_000 }, (_, index) => index % 251),
     failWith: undefined,
     calls: [],
@@ -828,7 +832,7 @@ export function createFakeService(): FakeService {
       state.ring = [];
     },
   };
-  const tags = fakeTags(base.templates);
+  const tags = fakeTags(base.templates, base.tags);
   const withQueries = Object.assign(base, { queries: queriesOf(base, state, tags) });
   return Object.assign(withQueries, { commands: commandsOf(withQueries, tags) });
 }

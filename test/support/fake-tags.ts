@@ -22,8 +22,7 @@ type TagCommands = Pick<
   | "protectTemplate"
 >;
 
-export function fakeTags(templates: TemplateInfo[]) {
-  const tags = new Map<string, TagRecord>();
+export function fakeTags(templates: TemplateInfo[], tags: Map<string, TagRecord>) {
   let changes = 0;
   const found = <T>(value: T | undefined, code: "tag_not_found" | "template_not_found"): T => {
     if (value === undefined) throw new AppError(code);

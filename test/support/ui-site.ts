@@ -14,6 +14,7 @@ import type {
   Overview,
   Queries,
   SwarmView,
+  TagRecord,
 } from "../../src/domain/index.ts";
 import { clusterAttention, compatAttention, isActiveJob } from "../../src/domain/index.ts";
 import {
@@ -168,7 +169,39 @@ const uiCluster = () => {
   return { ...view, node_id: "node-1", leaders: [leader, ...view.leaders.slice(1)] };
 };
 
+/** One that moved and went back, one that never moved, one whose template is gone. */
+function tagsOf(): TagRecord[] {
+  const step = (id: string, seconds: number, actor: string, rollback = false) => ({
+    change_id: `${id}${seconds}`,
+    template_id: id,
+    actor,
+    at: ago(seconds),
+    asked_at: ago(seconds),
+    ...(rollback ? { rollback } : {}),
+  });
+  const tag = (name: string, history: ReturnType<typeof step>[]): TagRecord => ({
+    name,
+    template_id: history.at(-1)?.template_id ?? "",
+    history,
+    created_at: history[0]?.at ?? "",
+    updated_at: history.at(-1)?.at ?? "",
+  });
+  const [web, notebooks] = [tplId("a"), tplId("c")];
+  return [
+    tag("debian-web", [step(web, 7_190, `job:${READY_JOB}`)]),
+    tag(`production-${"of-the-whole-company-".repeat(2)}eu`, [
+      step(`tpl-${"9".repeat(24)}`, 90_000, "socket"),
+    ]),
+    tag("stable", [
+      step(web, 80_000, "token:ci"),
+      step(notebooks, 7_000, "page:1a2b3c4d"),
+      step(web, 4_000, "token:a-very-long-name-of-a-token-of-the-release-robot", true),
+    ]),
+  ];
+}
+
 function fill(service: FakeService): void {
+  for (const tag of tagsOf()) service.tags.set(tag.name, tag);
   const snapshotted = aReplica({
     guest_image_version: "12.9-20260101",
     agent_version: "0.1.0",
@@ -193,6 +226,7 @@ function fill(service: FakeService): void {
     aTemplate({
       template_id: tplId("a"),
       display_name: "debian-web",
+      labels: { team: "web", stage: "production", "example.org/cost-centre": "4711" },
       job_id: READY_JOB,
       image_info: "docker.io/library/debian:12",
       artifact_size_bytes: 1.3 * GIB,
@@ -230,12 +264,21 @@ function fill(service: FakeService): void {
       artifact_id: "art-1",
       artifact_size_bytes: 128 * 1024 * 1024,
       desired_nodes: ["node-1", "node-2", "node-3", "node-4"],
-      replicas: [],
+      replicas: [
+        aReplica({
+          node_id: "node-2",
+          status: "FAILED",
+          phase: "FAILED",
+          last_error_phase: "SNAPSHOTTING",
+          error_message: "the guest did not boot",
+        }),
+      ],
       updated_at: ago(20_000),
     }),
     aTemplate({
       template_id: tplId("f"),
       display_name: "billing",
+      protected: true,
       status: "FAILED",
       job_id: FAILED_JOB,
       last_error: "registry.example refused the credentials for private/billing",

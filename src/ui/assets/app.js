@@ -144,7 +144,7 @@
     setTimeout(() => button && (button.disabled = true));
   });
   window.addEventListener("pageshow", () => {
-    for (const button of $$("button[disabled]")) button.disabled = false;
+    for (const button of $$("[type=submit][disabled]")) button.disabled = false;
   });
 
   // Keys; off where the visitor said so, and while one types.

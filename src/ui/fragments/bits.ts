@@ -8,6 +8,12 @@ import type { Status } from "../status.ts";
 export const statusMark = (state: Status): Html =>
   html`<span class="st ${state.tone}">${icon(state.shape)}${state.word}</span>`;
 
+/** Beside the name of what nobody can delete. */
+export const protectedMark = (of: { readonly protected: boolean }): Html =>
+  of.protected
+    ? html`<span class="st idle" title="Nobody can delete it">${icon("lock")}Protected</span>`
+    : nothing;
+
 /** Exact and relative time together. */
 export function timeAgo(text: string, now: number): Html {
   const at = parseTime(text);

@@ -5,7 +5,8 @@ import { formatBytes, shortDigest } from "../format.ts";
 import { status } from "../status.ts";
 import type { LeaderView } from "../cluster-models.ts";
 import { templateName, templateSentence } from "../view-models.ts";
-import { confirmLink, copyable, facts, statusMark, timeAgo } from "./bits.ts";
+import { confirmLink, copyable, facts, protectedMark, statusMark, timeAgo } from "./bits.ts";
+import { labelLinks } from "./labels.ts";
 
 /** Title of the page and of its tab. */
 export const templateTitle = (template: TemplateInfo): string =>
@@ -40,17 +41,47 @@ export function templateHead(template: TemplateInfo, job: JobInfo | undefined, n
   >
     <div>
       <p class="crumb"><a href="/ui/templates">Templates</a></p>
-      <h1>${templateName(template)} ${statusMark(state)}</h1>
+      <h1>${templateName(template)} ${statusMark(state)} ${protectedMark(template)}</h1>
       <p class="lead">${templateSentence(template, job, now)}</p>
     </div>
     <div class="acts">${actions(template, job)}</div>
   </div>`;
 }
 
-const labelsText = (labels: Readonly<Record<string, string>>): string =>
-  Object.entries(labels)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(", ");
+/** A value, and the form that changes it. */
+const editable = (value: Html | string, href: string, verb: string): Html =>
+  html`<span class="edit">${value} ${confirmLink(href, verb, "small")}</span>`;
+
+/** What an operator says of it, with the forms to say otherwise. */
+export function editFacts(
+  id: string,
+  of: {
+    readonly display_name: string;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly protected: boolean;
+  },
+): [string, Html | undefined][] {
+  const base = `/ui/templates/${id}`;
+  const { labels } = of;
+  return [
+    ["Name", editable(of.display_name || "none", `${base}/rename`, "Rename")],
+    [
+      "Labels",
+      labels &&
+        editable(
+          Object.keys(labels).length > 0 ? labelLinks(labels) : "none",
+          `${base}/labels`,
+          "Edit labels",
+        ),
+    ],
+    [
+      "Deletion",
+      of.protected
+        ? editable("protected", `${base}/unprotect`, "Unprotect")
+        : editable("not protected", `${base}/protect`, "Protect"),
+    ],
+  ];
+}
 
 const leaderText = (leader: LeaderView, now: number): Html =>
   html`<a href="/ui/nodes/${leader.node_id}">${leader.node_id}</a>, epoch ${leader.epoch}, since
@@ -65,6 +96,7 @@ export const templateFacts = (
   html`<div id="template-facts-${template.template_id}">
     ${facts([
       ["Template", copyable(template.template_id)],
+      ...editFacts(template.template_id, template),
       ["Image", template.image_info === "" ? undefined : copyable(template.image_info)],
       [
         "Root filesystem",
@@ -87,7 +119,6 @@ export const templateFacts = (
       ],
       ["Instance type", template.instance_type],
       ["Version", template.version],
-      ["Labels", labelsText(template.labels)],
       [
         "CubeEgress CA",
         template.cube_egress_ca_baked

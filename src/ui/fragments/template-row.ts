@@ -6,6 +6,7 @@ import { formatBytes } from "../format.ts";
 import { status } from "../status.ts";
 import { replicaCounts, replicaViews, templateName } from "../view-models.ts";
 import { statusMark, timeAgo } from "./bits.ts";
+import { labelLinks } from "./labels.ts";
 import { progressBar } from "./job-progress.ts";
 
 /** `7/8` and one shape per node, up to eight of them. */
@@ -27,6 +28,7 @@ export const templateRow = (template: TemplateInfo, job: JobInfo | undefined, no
     <th scope="row">
       <a class="row" href="/ui/templates/${template.template_id}">${templateName(template)}</a>
       ${template.display_name === "" ? nothing : html`<span class="sub">${template.template_id}</span>`}
+      ${Object.keys(template.labels).length === 0 ? nothing : labelLinks(template.labels, 3)}
     </th>
     <td>
       ${

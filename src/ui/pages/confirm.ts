@@ -15,6 +15,10 @@ export interface Confirmation {
   readonly fields?: Html;
   /** Why it cannot be done now; there is no button then. */
   readonly blocked?: string;
+  /** A way out of that. */
+  readonly wayOut?: Html;
+  /** Why it was not done when it was sent; it can be sent again. */
+  readonly problem?: string;
 }
 
 /** One body for the page and the dialog: what happens, the command, and the button. */
@@ -32,7 +36,11 @@ export const confirmPage = (page: PageContext, what: Confirmation): Html =>
     ${
       what.blocked === undefined
         ? html`<form method="post" action="${what.action}">
-            ${formFields(page)}${what.fields ?? nothing}
+            ${formFields(page)}${
+              what.problem === undefined
+                ? nothing
+                : html`<p class="err" role="alert">${what.problem}</p>`
+            }${what.fields ?? nothing}
             <div class="acts">
               ${submitButton(page, what.verb, `${what.kind} solid`)}<a
                 class="btn"
@@ -43,6 +51,8 @@ export const confirmPage = (page: PageContext, what: Confirmation): Html =>
             </div>
           </form>`
         : html`<p class="err">${what.blocked}</p>
-            <a class="btn" href="${what.back}" data-close>Back</a>`
+            <div class="acts">
+              ${what.wayOut ?? nothing}<a class="btn" href="${what.back}" data-close>Back</a>
+            </div>`
     }
   </section>`;

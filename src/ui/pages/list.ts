@@ -11,6 +11,8 @@ import { jobTable, templateTable } from "../fragments/tables.ts";
 export interface ListFilter {
   readonly text: string;
   readonly status: string;
+  /** `KEY` or `KEY=VALUE`; blank: any. */
+  readonly label: string;
   /** The page's own address with its query. */
   readonly path: string;
 }
@@ -32,6 +34,17 @@ const searchBox = (text: string): Html =>
       name="text"
       value="${text}"
       placeholder="Name, id or image"
+      autocomplete="off"
+    />`;
+
+const labelBox = (label: string): Html =>
+  html`<label for="label" class="vh">Label: key or key=value</label
+    ><input
+      type="search"
+      id="label"
+      name="label"
+      value="${label}"
+      placeholder="Label: key or key=value"
       autocomplete="off"
     />`;
 
@@ -81,7 +94,7 @@ export const block = (id: string, event: string, path: string, content: Html): H
   </div>`;
 
 const noMatch = (action: string): Html =>
-  emptyState("Nothing matches", "No entry has these words and this status.", clearLink(action));
+  emptyState("Nothing matches", "No entry has all of what the filter asks for.", clearLink(action));
 const clearLink = (action: string): Html => html`<p><a href="${action}">Clear the filter</a></p>`;
 
 export function templatesPage(
@@ -90,7 +103,7 @@ export function templatesPage(
   filter: ListFilter,
   now: number,
 ): Html {
-  const filtered = filter.text !== "" || filter.status !== "";
+  const filtered = filter.text !== "" || filter.status !== "" || filter.label !== "";
   const content =
     page.items.length > 0
       ? join([templateTable(page.items, jobOf, now), pager(filter.path, page.next_token)])
@@ -104,12 +117,15 @@ export function templatesPage(
     </select>`;
   return html`<div class="head">
       <div><h1>Templates</h1></div>
-      <div class="acts"><a class="btn primary" href="/ui/templates/new">New template</a></div>
+      <div class="acts">
+        <a class="btn primary" href="/ui/templates/new">New template</a
+        ><a class="btn" href="/ui/tags">Tags</a>
+      </div>
     </div>
     ${filterForm(
       "/ui/templates",
       "templates",
-      join([searchBox(filter.text), states]),
+      join([searchBox(filter.text), labelBox(filter.label), states]),
       filtered,
       "input changed delay:250ms from:find input, change, submit",
     )}

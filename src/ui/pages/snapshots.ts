@@ -4,10 +4,11 @@ import type { LineageEntry, Page, SnapshotInfo } from "../../domain/index.ts";
 import { commandLines } from "../command-lines.ts";
 import { formatBytes } from "../format.ts";
 import { commandBox, confirmLink, copyable, emptyState, facts } from "../fragments/bits.ts";
-import { statusMark, timeAgo } from "../fragments/bits.ts";
+import { protectedMark, statusMark, timeAgo } from "../fragments/bits.ts";
 import { lineageTree } from "../fragments/lineage-tree.ts";
 import { replicaTable } from "../fragments/replica-table.ts";
 import { table } from "../fragments/tables.ts";
+import { editFacts } from "../fragments/template-head.ts";
 import { lazy } from "../fragments/why.ts";
 import { html, join, nothing, type Html } from "../html.ts";
 import { ROWS, snapshotName, snapshotSentence, type SnapshotQuery } from "../snapshot-models.ts";
@@ -127,7 +128,9 @@ export const snapshotHead = (snapshot: SnapshotInfo): Html =>
   >
     <div>
       <p class="crumb"><a href="/ui/snapshots">Snapshots</a></p>
-      <h1>${snapshotName(snapshot)} ${statusMark(status(snapshot.status))}</h1>
+      <h1>
+        ${snapshotName(snapshot)} ${statusMark(status(snapshot.status))} ${protectedMark(snapshot)}
+      </h1>
       <p class="lead">${snapshotSentence(snapshot)}</p>
     </div>
     <div class="acts">${actions(snapshot)}</div>
@@ -171,6 +174,7 @@ export const snapshotPage = ({ snapshot, lineage, now }: SnapshotModel): Html =>
         <h2>Facts</h2>
         ${facts([
           ["Snapshot", copyable(id)],
+          ...editFacts(id, snapshot),
           ["Of sandbox", snapshot.origin_sandbox_id && copyable(snapshot.origin_sandbox_id)],
           [
             "On node",

@@ -3,6 +3,7 @@ import type {
   JobInfo,
   JobLogLine,
   SwarmView,
+  TagRecord,
   TemplateInfo,
 } from "../../domain/index.ts";
 import { html, nothing, type Html } from "../html.ts";
@@ -14,8 +15,10 @@ import { logView } from "../fragments/log-view.ts";
 import { lazy, onDemand } from "../fragments/why.ts";
 import { lineageTree } from "../fragments/lineage-tree.ts";
 import { replicaTable } from "../fragments/replica-table.ts";
+import { templateTags } from "../fragments/tag-parts.ts";
 import { templateSwarm } from "../fragments/swarm-bars.ts";
 import { templateFacts, templateHead } from "../fragments/template-head.ts";
+import type { FindTemplate } from "../tag-models.ts";
 
 export interface TemplateModel {
   readonly template: TemplateInfo;
@@ -25,6 +28,8 @@ export interface TemplateModel {
   readonly request: string;
   /** Undefined: nobody leads it now. */
   readonly leader: LeaderView | undefined;
+  readonly tags: readonly TagRecord[];
+  readonly find: FindTemplate;
   readonly swarms: readonly SwarmView[];
   /** The tree that it is in. */
   readonly lineage: readonly LineageEntry[];
@@ -45,11 +50,15 @@ export const templatePage = (model: TemplateModel): Html => {
     ${job === undefined ? nothing : jobProgress(job, now)} ${templateSwarm(template, job, swarms)}
     <section>
       <h2>Replicas</h2>
-      ${replicaTable(template)} ${whyBlock(template)}
+      ${replicaTable(template, job)} ${whyBlock(template)}
     </section>
     <section>
       <h2>Who uses it</h2>
       ${lazy(`refs-${template.template_id}`, `${base}/refs`, "See who uses it")}
+    </section>
+    <section>
+      <h2>Tags</h2>
+      ${templateTags(template, model.tags, model.find, now)}
     </section>
     ${lineageTree(template.template_id, lineage, now)}
     <section class="split">
