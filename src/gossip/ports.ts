@@ -23,7 +23,7 @@ export type PeerId = string;
 
 /* ---- transport ------------------------------------------------------------------------------- */
 
-/** What gossipsub does with a message: pass it on, drop it, or drop it and blame the sender. */
+/** What gossip does with a message: pass it on, drop it, or drop it and blame the sender. */
 export type Verdict = "accept" | "ignore" | "reject";
 
 export type Topic = "changes" | "liveness";
@@ -73,7 +73,7 @@ export interface Transport {
   addresses(): readonly string[];
   /** To all members, best effort; resolves when it has been handed to the network. */
   publish(topic: Topic, body: Uint8Array): Promise<void>;
-  /** One handler a topic. `from` is who signed it, who may not be the neighbour it came from. */
+  /** One handler a topic. `from` is who published it, who may not be the neighbour it came from. */
   subscribe(topic: Topic, handler: (from: PeerId, body: Uint8Array) => Verdict): void;
   /**
    * @throws AppError peer_unreachable (no connection, no answer in time, cut), not_a_member,

@@ -10,6 +10,8 @@ import { AppError, ERRORS, isAppError, type Clock, type ErrorCode } from "../../
 const REQUEST = 1;
 const ANSWER = 2;
 const FAILURE = 3;
+/** Of which no answer is expected. Its number is the topic's. */
+export const MESSAGE = 4;
 const HEAD_BYTES = 9;
 /** A page of values or a few chunks are far below. */
 export const FRAME_BYTES = 8 * 1024 * 1024;
@@ -83,8 +85,21 @@ class FrameReader {
   }
 }
 
+function encodeHead(kind: number, number: number, length: number): Uint8Array {
+  const head = new Uint8Array(HEAD_BYTES);
+  const view = new DataView(head.buffer);
+  view.setUint32(0, length);
+  view.setUint8(4, kind);
+  view.setUint32(5, number);
+  return head;
+}
+
+/** A frame that may be offered to many streams. */
+export const encodeFrame = (kind: number, number: number, body: Uint8Array): Uint8Array =>
+  Buffer.concat([encodeHead(kind, number, body.length), body]);
+
 /** Writes frames; those of one moment go out together, and no more than the stream takes. */
-class FrameWriter {
+export class FrameWriter {
   readonly #stream: Stream;
   #queue: Uint8Array[] = [];
   #queuedBytes = 0;
@@ -100,20 +115,27 @@ class FrameWriter {
     if (body.length > FRAME_BYTES) {
       throw new AppError("wire_invalid", `a frame of ${body.length} bytes is over the limit`);
     }
-    const head = new Uint8Array(HEAD_BYTES);
-    const view = new DataView(head.buffer);
-    view.setUint32(0, body.length);
-    view.setUint8(4, kind);
-    view.setUint32(5, number);
-    this.#queue.push(head, body);
-    this.#queuedBytes += HEAD_BYTES + body.length;
-    if (!this.#writing) {
-      this.#writing = true;
-      queueMicrotask(() => void this.#flush());
-    }
+    this.#put(encodeHead(kind, number, body.length), body);
     if (this.#queuedBytes > QUEUED_BYTES) {
       await new Promise<void>((resolve) => this.#room.push(resolve));
     }
+  }
+
+  /** Leaves the frame out when more than `most` bytes wait already. */
+  offer(frame: Uint8Array, most: number): void {
+    if (this.#queuedBytes + frame.length <= most) this.#put(frame);
+  }
+
+  get isOpen(): boolean {
+    return this.#stream.status === "open";
+  }
+
+  #put(...parts: Uint8Array[]): void {
+    this.#queue.push(...parts);
+    for (const { length } of parts) this.#queuedBytes += length;
+    if (this.#writing) return;
+    this.#writing = true;
+    queueMicrotask(() => void this.#flush());
   }
 
   async #flush(): Promise<void> {
@@ -282,6 +304,18 @@ export function serve(
     onEnd,
     limit,
   );
+}
+
+/** Calls back with each message of a stream on which nothing is asked. */
+export function followMessages(
+  stream: Stream,
+  limit: () => number,
+  onMessage: (number: number, body: Uint8Array) => void,
+): void {
+  const onFrame = ({ kind, number, body }: Frame) => {
+    if (kind === MESSAGE) onMessage(number, body);
+  };
+  follow(stream, onFrame, () => undefined, limit);
 }
 
 /** Causes stay here: they may name what is nobody else's business. */

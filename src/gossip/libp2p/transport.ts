@@ -1,5 +1,5 @@
 /** The `Transport` over libp2p: TCP, pre-shared key, noise, yamux, identify, gossipsub. */
-import { TopicValidatorResult, type GossipSub } from "@chainsafe/libp2p-gossipsub";
+import type { GossipSub } from "@chainsafe/libp2p-gossipsub";
 import { noise } from "@libp2p/noise";
 import { identify } from "@libp2p/identify";
 import type { Connection, PrivateKey, Stream } from "@libp2p/interface";
@@ -19,10 +19,12 @@ import type {
   Verdict,
 } from "../ports.ts";
 import { createThrottle } from "../throttle.ts";
+import { DirectStreams, type Message } from "./direct.ts";
 import { Caller, FRAME_BYTES, asError, serve } from "./frames.ts";
 import { muxer } from "./muxer.ts";
 import { networkKey } from "./network-key.ts";
-import { TOPIC_PREFIX, forgetScores, pubsub } from "./pubsub.ts";
+import { MESSAGES, PROTOCOLS, protocolId } from "./protocols.ts";
+import { TOPIC_PREFIX, followTopics, forgetScores, pubsub } from "./pubsub.ts";
 import { TrafficMeter } from "./traffic.ts";
 import { warmCipher } from "./warm-cipher.ts";
 
@@ -40,26 +42,8 @@ export interface TransportOptions {
   readonly random: Random;
 }
 
-const VERDICTS: Readonly<Record<Verdict, TopicValidatorResult>> = {
-  accept: TopicValidatorResult.Accept,
-  ignore: TopicValidatorResult.Ignore,
-  reject: TopicValidatorResult.Reject,
-};
-
 type Handler = (from: PeerId, body: Uint8Array) => Promise<Uint8Array>;
 
-const protocolId = (protocol: Protocol): string => `/templatecenter/${protocol}/1`;
-const PROTOCOLS: readonly Protocol[] = [
-  "join",
-  "probe",
-  "register",
-  "feed",
-  "swarm",
-  "ask",
-  "refs",
-  "compat",
-  "storage",
-];
 /** A batch of changes is at most half of it. */
 const MESSAGE_BYTES = 256 * 1024;
 /** Every member keeps one to every other: libp2p's own 300 would cut a larger cluster's again. */
@@ -98,12 +82,18 @@ class Libp2pTransport implements Transport {
   /** Addresses at which another network key was found, and when (monotonic). */
   readonly #foreign = new Map<string, number>();
   readonly #mayTell: (key: string) => boolean;
+  readonly #direct: DirectStreams;
   #node: Libp2p<{ pubsub: GossipSub }> | undefined;
   #closed = false;
 
   constructor(options: TransportOptions) {
     this.#options = options;
     this.#mayTell = createThrottle(options.clock);
+    this.#direct = new DirectStreams({
+      clock: options.clock,
+      open: (peer) => this.#newStream(peer, MESSAGES),
+      onUnsent: (message) => void this.#gossip(message).catch(() => undefined),
+    });
   }
 
   async start(): Promise<void> {
@@ -152,18 +142,19 @@ class Libp2pTransport implements Transport {
         { maxInboundStreams: 4, maxOutboundStreams: 4 },
       );
     }
+    await node.handle(protocolId(MESSAGES), (stream, { remotePeer }) => {
+      const from = remotePeer.toString();
+      this.#direct.receive(
+        stream,
+        () => MESSAGE_BYTES,
+        (message) => this.#hear(from, message),
+      );
+    });
     node.addEventListener("peer:connect", (event) => this.#onPeer(event.detail.toString(), true));
     node.addEventListener("peer:disconnect", (event) =>
       this.#onPeer(event.detail.toString(), false),
     );
-    const gossip = node.services.pubsub;
-    for (const topic of ["changes", "liveness"] as const) {
-      gossip.topicValidators.set(TOPIC_PREFIX + topic, (_neighbour, message) => {
-        const from = message.type === "signed" ? message.from.toString() : "";
-        return VERDICTS[this.#judge(topic, from, message.data)];
-      });
-      gossip.subscribe(TOPIC_PREFIX + topic);
-    }
+    followTopics(node.services.pubsub, (topic, from, body) => this.#judge(topic, from, body));
     log.info("listening for members", { addresses: this.addresses().join(", ") });
   }
 
@@ -187,7 +178,9 @@ class Libp2pTransport implements Transport {
     }
     this.#counts.add(`${topic}:published`);
     this.#traffic.add(topic, "sent", body);
-    await this.node.services.pubsub.publish(TOPIC_PREFIX + topic, body);
+    const others = [...this.#members.keys()].filter((peer) => peer !== this.peerId);
+    const message = { topic, body };
+    if (!this.#direct.publish(message, others)) await this.#gossip(message);
   }
 
   subscribe(topic: Topic, handler: (from: PeerId, body: Uint8Array) => Verdict): void {
@@ -214,6 +207,7 @@ class Libp2pTransport implements Transport {
     this.#counts.add(`request:${protocol}`);
     this.#traffic.add(protocol, "sent", body);
     const answer = await caller.request(body, leftMs, signal);
+    this.#direct.heard(to);
     this.#traffic.add(protocol, "received", answer);
     return answer;
   }
@@ -328,6 +322,21 @@ class Libp2pTransport implements Transport {
     return verdict;
   }
 
+  async #gossip({ topic, body }: Message): Promise<void> {
+    if (!this.#closed) await this.node.services.pubsub.publish(TOPIC_PREFIX + topic, body);
+  }
+
+  /** What came straight from a member. */
+  #hear(from: PeerId, { topic, body }: Message): void {
+    this.#direct.heard(from);
+    try {
+      this.#judge(topic, from, body);
+    } catch (error) {
+      // Not the sender's fault: its stream goes on.
+      this.#options.log.error("a message could not be handled", { topic, err: error });
+    }
+  }
+
   /* ---- requests ---------------------------------------------------------------------------- */
 
   #caller(to: PeerId, protocol: Protocol): Promise<Caller> {
@@ -346,15 +355,19 @@ class Libp2pTransport implements Transport {
 
   async #open(to: PeerId, protocol: Protocol, onEnd: () => void): Promise<Caller> {
     try {
-      const signal = AbortSignal.timeout(DIAL_MS);
-      const [open] = this.node.getConnections(peerIdFromString(to));
-      const connection = open ?? (await this.#dialMember(to, DIAL_MS));
-      const stream = await connection.newStream(protocolId(protocol), { signal });
+      const stream = await this.#newStream(to, protocol);
       return new Caller(to, stream, this.#options.clock, onEnd);
     } catch (cause) {
       if (cause instanceof AppError) throw cause;
       throw new AppError("peer_unreachable", `peer ${to} cannot be reached`, { cause });
     }
+  }
+
+  async #newStream(to: PeerId, protocol: Protocol | typeof MESSAGES): Promise<Stream> {
+    const signal = AbortSignal.timeout(DIAL_MS);
+    const [open] = this.node.getConnections(peerIdFromString(to));
+    const connection = open ?? (await this.#dialMember(to, DIAL_MS));
+    return connection.newStream(protocolId(protocol), { signal });
   }
 
   async #dialMember(to: PeerId, timeoutMs: number): Promise<Connection> {
@@ -373,6 +386,7 @@ class Libp2pTransport implements Transport {
     serve(
       stream,
       async (body) => {
+        this.#direct.heard(from);
         this.#traffic.add(protocol, "received", body);
         const answer = await this.#handle(protocol, from, body);
         this.#traffic.add(protocol, "sent", answer);
@@ -437,6 +451,7 @@ class Libp2pTransport implements Transport {
   #onPeer(peer: PeerId, connected: boolean): void {
     if (connected) this.#connected.add(peer);
     else this.#connected.delete(peer);
+    this.#direct.onPeer(peer, connected);
     if (connected && this.#members.size > 0 && !this.#members.has(peer)) {
       this.#cutLater(peer, STRANGER_MS);
     }

@@ -28,7 +28,6 @@ test("what one member publishes reaches all others, with its signer", async () =
     });
     return list;
   });
-  // Gossip is a hint: one that is sent before the others' subscriptions are known is lost.
   await until(async () => {
     await first?.publish("changes", bytes("a change"));
     return heard.slice(1).every((list) => list.length > 0);
@@ -36,6 +35,48 @@ test("what one member publishes reaches all others, with its signer", async () =
   expect(new Set(heard.slice(1).flat())).toEqual(new Set([`${first?.peerId} a change`]));
   expect(heard[0]).toEqual([]);
   expect(peers[1]?.counters()["changes:accepted"]).toBe(heard[1]?.length);
+});
+
+test("where all are connected each hears a message once, with who sent it", async () => {
+  const peers = await world.cluster(4);
+  const heard = peers.map((peer) => {
+    const list: string[] = [];
+    peer.subscribe("changes", (from, body) => {
+      list.push(`${from} ${text(body)}`);
+      return "accept";
+    });
+    return list;
+  });
+  // The streams are open once all have heard something.
+  await until(async () => {
+    await peers[0]?.publish("changes", bytes("first"));
+    return heard.slice(1).every((list) => list.length > 0);
+  });
+  const words = Array.from({ length: 50 }, (_, at) => `change ${at}`);
+  for (const word of words) await peers[0]?.publish("changes", bytes(word));
+  await until(() => heard.slice(1).every((list) => list.at(-1)?.endsWith(" change 49")));
+  const expected = words.map((word) => `${peers[0]?.peerId} ${word}`);
+  for (const list of heard.slice(1)) {
+    expect(list.filter((one) => one.includes("change"))).toEqual(expected);
+  }
+});
+
+test("while one member is out of reach a message finds its way to those that are not", async () => {
+  const [one, two] = await world.cluster(2);
+  const away = await world.peer();
+  if (one === undefined || two === undefined) throw new Error("two were asked for");
+  const book = new Map([...addressBook([one, two]), [away.peerId, []]]);
+  for (const peer of [one, two]) peer.setMembers(book, new Map());
+  let count = 0;
+  two.subscribe("changes", () => {
+    count++;
+    return "accept";
+  });
+  // Gossip is a hint: one that is sent before the other's subscription is known is lost.
+  await until(async () => {
+    await one.publish("changes", bytes("a change"));
+    return count > 0;
+  });
 });
 
 test("publishing with nobody connected does not throw", async () => {
