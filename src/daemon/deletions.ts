@@ -64,7 +64,10 @@ export interface Deletions {
    *   peer_unreachable (a node that may hold a ref does not answer)
    */
   remove(idOrName: string, options: RemoveOptions): Promise<{ template_id: string }>;
-  /** Ends the deletions that nobody carries out any more; one that fails is left for next time. */
+  /**
+   * Ends the deletions that nobody carries out any more, and drops the tags that they have left;
+   * one that fails is left for next time.
+   */
   resume(): Promise<void>;
 }
 
@@ -101,6 +104,10 @@ class ClusterDeletions implements Deletions {
         log[isOver ? "info" : "warn"](what, { template_id, reason: errorText(error) });
       }
     }
+    // Of deletions that were cut off behind their last step.
+    await dropForgottenTags(records).catch((error: unknown) => {
+      log.info("forgotten tags are not dropped yet", { reason: errorText(error) });
+    });
   }
 
   async #remove(templateId: string, options: RemoveOptions): Promise<void> {
@@ -301,7 +308,7 @@ class ClusterDeletions implements Deletions {
         await artifacts.release(artifactId, { templateId: id });
       }
     }
-    await dropForgottenTags(records, id);
+    await dropForgottenTags(records);
     await records.update("leader", id, (current) => (current ? null : undefined));
   }
 

@@ -186,13 +186,22 @@ export async function claimTemplateName(
   return isNameOf(tag, id) ? "" : `the name ${name} stays with ${tag?.template_id ?? ""}`;
 }
 
-/** Tags of which no template is left go with the last one. */
-export async function dropForgottenTags(records: Records, templateId: string): Promise<void> {
-  const isThere = (id: string) => id !== templateId && records.get("template", id) !== undefined;
-  for (const { name, template_id } of [...records.list("tag")]) {
-    if (template_id !== templateId) continue;
+/**
+ * Tags of which no template is left go with the last one. What is not known here may only not be
+ * heard of yet, so that a majority is asked.
+ */
+export async function dropForgottenTags(records: Records): Promise<void> {
+  const isKnown = (id: string) => records.get("template", id) !== undefined;
+  for (const { name, history } of [...records.list("tag")].filter((tag) =>
+    isForgotten(tag, isKnown),
+  )) {
+    const gone = new Set<string>();
+    for (const id of new Set(history.map((step) => step.template_id))) {
+      const known = await records.update("template", id, () => undefined);
+      if (known === undefined) gone.add(id);
+    }
     await records.update("tag", name, (current) =>
-      current !== undefined && isForgotten(current, isThere) ? null : undefined,
+      current !== undefined && isForgotten(current, (id) => !gone.has(id)) ? null : undefined,
     );
   }
 }

@@ -30,6 +30,16 @@ const keyOf = ({ owner, kind, id }: { owner: string; kind: string; id: string })
   `${kind}\0${id}\0${owner}`;
 const rowKey = (table: string, key: string): string => `${table}\0${key}`;
 
+/** What is stored is plain: `structuredClone` takes ten times as long. */
+function clone<T>(value: T): T {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(clone) as T;
+  if (Object.getPrototypeOf(value) !== Object.prototype) return structuredClone(value);
+  const copy: Record<string, unknown> = {};
+  for (const key of Object.keys(value)) copy[key] = clone((value as Record<string, unknown>)[key]);
+  return copy as T;
+}
+
 /** What outlives a crash. */
 export class Disk {
   readonly rows: Rows = { entries: new Map(), local: new Map() };
@@ -103,7 +113,7 @@ class SimulatedCatalog implements Catalog {
     // Of a former life: nothing happens any more.
     if (this.#host.life !== this.#life) return new Promise(() => undefined);
     this.#host.world.turn();
-    const write = structuredClone({ entries, local: options.local ?? [] });
+    const write = clone({ entries, local: options.local ?? [] });
     const applied: Entry[] = [];
     const done = this.#tail.then(async () => {
       this.#assertWritable();
@@ -183,7 +193,7 @@ class SimulatedCatalog implements Catalog {
     const write = (key: string, value?: unknown) =>
       this.merge([], { local: [{ table: name, key, ...(value === undefined ? {} : { value }) }] });
     return {
-      get: async (key) => structuredClone(this.#local.get(rowKey(name, key))),
+      get: async (key) => clone(this.#local.get(rowKey(name, key))),
       put: async (key, value) => {
         await write(key, value);
       },
@@ -196,7 +206,7 @@ class SimulatedCatalog implements Catalog {
         const keys = [...local.keys()].filter((key) => key.startsWith(start) && key > after).sort();
         if (options.reverse === true) keys.reverse();
         for (const key of keys.slice(0, options.limit)) {
-          yield [key.slice(prefixed.length), structuredClone(local.get(key))] as const;
+          yield [key.slice(prefixed.length), clone(local.get(key))] as const;
         }
       },
     };

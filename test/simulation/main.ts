@@ -1,33 +1,32 @@
 /**
  * One process of `scripts/sim.mjs`: runs seeds of a scenario, and says what it found as JSON lines.
  */
-import { runModel } from "./daemon/model-commands.ts";
+import { runSequence } from "./daemon/model-run.ts";
 import { simulate } from "./scenarios.ts";
 
 const [scenario = "", first = "1", count = "1", untilMs = "0"] = process.argv.slice(2);
+const SHOWN_LINES = 40;
 const totals: Record<string, number> = {};
 const until = Number(untilMs);
 let ran = 0;
 process.on("unhandledRejection", () => undefined);
-if (scenario === "model") {
-  const { ran, counts, failure } = await runModel(Number(first), Number(count));
-  if (failure !== undefined) {
-    const [violation = "", ...trace] = failure.split("\n").reverse();
-    const found = { scenario, seed: Number(first), violation, trace: trace.reverse() };
-    console.log(JSON.stringify(found));
-  }
-  console.log(JSON.stringify({ scenario, ran, totals: counts }));
-  process.exit(0);
+
+async function sequence(seed: number) {
+  const { counts, failure } = await runSequence(seed);
+  return { counts, traceHash: undefined, trace: [], ...failure };
 }
+
 for (let seed = Number(first); ran < Number(count); seed++) {
   if (until > 0 && Date.now() > until) break;
-  const { violation, counts, trace, traceHash } = await simulate(scenario, seed);
+  const outcome = scenario === "model" ? await sequence(seed) : await simulate(scenario, seed);
+  const { counts, traceHash, trace, violation } = { violation: undefined, ...outcome };
   ran++;
   for (const [name, number] of Object.entries(counts)) {
     totals[name] = (totals[name] ?? 0) + number;
   }
   if (violation !== undefined) {
-    console.log(JSON.stringify({ scenario, seed, violation, traceHash, trace: trace.slice(-40) }));
+    const shown = trace.slice(-SHOWN_LINES);
+    console.log(JSON.stringify({ scenario, seed, violation, traceHash, trace: shown }));
     break;
   }
   if (Number(count) === 1) console.log(JSON.stringify({ scenario, seed, traceHash }));

@@ -1,5 +1,5 @@
 /** A run of one seed: nodes, faults by chance, and what must hold after every step. */
-import { sortKeys, type ClusterConfig, type Entry } from "../../src/domain/index.ts";
+import type { ClusterConfig, Entry } from "../../src/domain/index.ts";
 import type { Lease } from "../../src/gossip/ports.ts";
 import { SimNode, configOf, type Life } from "./node.ts";
 import { Network, World, settle, type Faults } from "./world.ts";
@@ -52,7 +52,7 @@ export class Simulation {
   readonly effects = new Set<string>();
   readonly leases = new Map<SimNode, Lease[]>();
   readonly known = new Map<string, Known>();
-  readonly #versions = new Map<string, string>();
+  readonly #versions = new Map<string, Entry>();
   readonly #seen = new Map<string, number>();
   broken = "";
   calm = false;
@@ -171,12 +171,13 @@ export class Simulation {
   /** Versions never fork, and nobody's view of an entry goes back. */
   #checkMerge(at: string, entry: Entry): void {
     const key = `${entry.kind}/${entry.id}/${entry.owner}`;
-    const text = JSON.stringify(sortKeys(entry.value ?? null));
-    const known = this.#versions.get(`${key}@${entry.version}`);
-    if (known !== undefined && known !== text) {
-      this.fail(`${key} has two values in version ${entry.version}: ${known} and ${text}`);
+    const told = `${key}@${entry.version}`;
+    const known = this.#versions.get(told) ?? entry;
+    this.#versions.set(told, known);
+    if (!isSame(known.value, entry.value)) {
+      const both = `${JSON.stringify(known.value)} and ${JSON.stringify(entry.value)}`;
+      this.fail(`${key} has two values in version ${entry.version}: ${both}`);
     }
-    this.#versions.set(`${key}@${entry.version}`, text);
     const life = this.nodes.find((node) => node.name === at)?.host.life ?? 0;
     const view = `${at}#${life} ${key}`;
     if ((this.#seen.get(view) ?? 0) > entry.version) this.fail(`${key} went back at ${at}`);
@@ -227,6 +228,17 @@ export class Simulation {
     };
     again();
   }
+}
+
+/** Whether two values are written alike, but for the order of their fields. */
+function isSame(one: unknown, other: unknown): boolean {
+  if (one === other) return true;
+  if (typeof one !== "object" || typeof other !== "object" || !one || !other) return false;
+  if (Array.isArray(one) !== Array.isArray(other)) return false;
+  const [a, b] = [one, other] as Record<string, unknown>[];
+  if (a === undefined || b === undefined) return false;
+  for (const key of Object.keys(a)) if (!isSame(a[key], b[key])) return false;
+  return Object.keys(b).every((key) => b[key] === undefined || key in a);
 }
 
 export const NO_FAULTS: Faults = {

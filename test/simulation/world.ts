@@ -205,15 +205,14 @@ export class Host {
   /** Runs in this life, when the host is not stopped; held back while it is. */
   later(trueMs: number, run: () => void): { cancel(): void } {
     const { life } = this;
-    const handle = { cancelled: false, cancel: () => void (handle.cancelled = true) };
     const fire = () => {
-      if (handle.cancelled || this.life !== life || !this.up) return;
+      if (this.life !== life || !this.up) return;
       if (this.world.now < this.pausedUntil) {
-        this.world.after(this.pausedUntil - this.world.now, fire);
+        event = this.world.after(this.pausedUntil - this.world.now, fire);
       } else run();
     };
-    this.world.after(trueMs, fire);
-    return handle;
+    let event = this.world.after(trueMs, fire);
+    return { cancel: () => void (event.cancelled = true) };
   }
 
   monotonic(): number {
@@ -326,8 +325,9 @@ export class Network {
     this.#ports.set(self, port);
     const request: Transport["request"] = (to, protocol, body, { timeoutMs }) =>
       new Promise((resolve, reject) => {
-        const gone = new AppError("peer_unreachable", `${to} does not answer`);
-        const timer = host.later(timeoutMs / host.rate, () => reject(gone));
+        const timer = host.later(timeoutMs / host.rate, () => {
+          reject(new AppError("peer_unreachable", `${to} does not answer`));
+        });
         const { life } = host;
         const finish = (settleIt: () => void) => {
           timer.cancel();

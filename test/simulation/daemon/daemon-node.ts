@@ -146,7 +146,7 @@ export class DaemonNode extends SimNode {
             .filter((path) => path.startsWith(`${dir}/`))
             .map((path) => path.slice(dir.length + 1)),
         remove: async (path) => machine.drop(path),
-        link: () => Promise.reject(new Error("commits are not simulated")),
+        link: async (from, to) => machine.link(from, to),
       },
       meter: { measure: async () => measured(), latest: measured, thresholds: LIMITS },
     };

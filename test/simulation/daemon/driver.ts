@@ -8,14 +8,18 @@ import {
   type DriverSnapshot,
   type RuntimeDriver,
 } from "../../../src/domain/index.ts";
+import { frozenContent } from "./images.ts";
 import type { Machine } from "./machine.ts";
+import { digestOf } from "./store.ts";
 
-const VERSIONS = {
-  guest_image_version: "g1",
+const versionsOf = (guest: string) => ({
+  guest_image_version: guest,
   agent_version: "a1",
   kernel_version: "k1",
   extra: {},
-} as const;
+});
+const MEMORY = "memory";
+const DISK = "disk";
 
 type Failure = "guest_boot_failed" | "snapshot_failed" | "restore_failed";
 type Options = { readonly signal?: AbortSignal } | undefined;
@@ -60,20 +64,50 @@ export function simDriver(machine: Machine): RuntimeDriver {
 
   const driver: Partial<RuntimeDriver> = {
     name: "rootfs",
-    versions: async () => ({ ...VERSIONS }),
+    versions: async () => versionsOf(machine.guest),
     probe: async () => ({ available: true, detail: "simulated" }),
     async makeSnapshot({ templateId, rootfsPath, dir }, options) {
       assertRootfs(rootfsPath);
       dirs.set(`${dir}.new`, undefined);
       try {
         await step(machine, [20, 200], "guest_boot_failed", options);
+        if (!machine.boots) throw new AppError("guest_boot_failed", "no guest boots here");
         await step(machine, [10, 100], "snapshot_failed", options);
         assertRootfs(rootfsPath);
       } catch (error) {
         dirs.delete(`${dir}.new`);
         throw error;
       }
-      const snapshot = made(templateId, undefined, dir);
+      const snapshot = made(machine.guest, templateId, undefined, dir);
+      machine.publish(dir, snapshot);
+      return snapshot;
+    },
+    async flattenSnapshot({ snapshot, to }, options) {
+      if (dirs.get(snapshot.dir) === undefined) throw new AppError("snapshot_not_found");
+      await step(machine, [10, 100], "snapshot_failed", options);
+      const { bytes, manifest } = frozenContent(snapshot, DISK);
+      machine.scratch.set(to, bytes);
+      return { snapshot, rootfs: { digest: digestOf(manifest), manifest } };
+    },
+    async exportSnapshot(snapshot, options) {
+      if (dirs.get(snapshot.dir) === undefined) throw new AppError("snapshot_not_found");
+      await step(machine, [5, 50], "snapshot_failed", options);
+      const { manifest } = frozenContent(snapshot, MEMORY);
+      const path = `${snapshot.dir}/${MEMORY}`;
+      const file = { name: MEMORY, path, digest: digestOf(manifest), manifest };
+      return { description: {}, files: [file] };
+    },
+    async importSnapshot(
+      { templateId, snapshotId, versions, files: from, rootfsPath, dir },
+      options,
+    ) {
+      assertRootfs(rootfsPath);
+      for (const { path } of from) {
+        if (files.has(path.replace("/artifacts/", ""))) continue;
+        throw new AppError("snapshot_failed", `${path} is not there`);
+      }
+      await step(machine, [5, 50], "snapshot_failed", options);
+      const snapshot = made(versions.guest_image_version, templateId, snapshotId, dir);
       machine.publish(dir, snapshot);
       return snapshot;
     },
@@ -92,7 +126,8 @@ export function simDriver(machine: Machine): RuntimeDriver {
         ...{ sandboxId, templateId, ports: {}, timings: {} },
         ...(snapshotId === undefined ? {} : { snapshotId }),
       };
-      vms.set(sandboxId, { sandbox, base: dir });
+      const { guest_image_version: guest } = snapshot.versions;
+      vms.set(sandboxId, { sandbox, base: dir, guest });
       try {
         await step(machine, [5, 60], "restore_failed", options);
       } catch (error) {
@@ -114,7 +149,8 @@ export function simDriver(machine: Machine): RuntimeDriver {
           dirs.delete(`${dir}.new`);
           throw error;
         }
-        const snapshot = made(vmOf(sandboxId).sandbox.templateId, snapshotId, dir);
+        const { sandbox, guest } = vmOf(sandboxId);
+        const snapshot = made(guest, sandbox.templateId, snapshotId, dir);
         machine.publish(dir, snapshot);
         return snapshot;
       }),
@@ -129,7 +165,8 @@ export function simDriver(machine: Machine): RuntimeDriver {
         const { snapshotId: _before, ...rest } = sandbox;
         const { snapshotId } = snapshot;
         const after = snapshotId === undefined ? rest : { ...rest, snapshotId };
-        vms.set(sandboxId, { sandbox: after, base: snapshot.dir });
+        const { guest_image_version: guest } = snapshot.versions;
+        vms.set(sandboxId, { sandbox: after, base: snapshot.dir, guest });
         // Switched: what is left to do cannot fail any more.
         await machine.host.clock().sleep(machine.host.world.chance.between(1, 20));
         return { ...after, timings: { running_ms: 1 } };
@@ -147,12 +184,17 @@ export function simDriver(machine: Machine): RuntimeDriver {
   return driver as RuntimeDriver;
 }
 
-const made = (templateId: string, snapshotId: string | undefined, dir: string): DriverSnapshot => ({
+const made = (
+  guest: string,
+  templateId: string,
+  snapshotId: string | undefined,
+  dir: string,
+): DriverSnapshot => ({
   templateId,
   ...(snapshotId === undefined ? {} : { snapshotId }),
   driver: "rootfs",
   dir,
-  versions: { ...VERSIONS },
+  versions: versionsOf(guest),
   bytes: 4_096,
   timings: { pause_ms: 1 },
 });

@@ -4,6 +4,7 @@ import {
   AppError,
   CHUNK_SIZE_BYTES,
   type ChunkManifest,
+  type DriverSnapshot,
   type ImageSource,
   type ResolvedImage,
   type RootfsBuilder,
@@ -37,6 +38,20 @@ function contentOf(imageDigest: string): Content {
   };
   contents.set(imageDigest, content);
   return content;
+}
+
+/** What a sandbox has written, or its memory: of this snapshot and no other. */
+export function frozenContent(
+  { templateId, snapshotId = "" }: DriverSnapshot,
+  file: string,
+): Content {
+  const bytes = new Uint8Array(sha256(`${templateId} ${snapshotId} ${file}`));
+  const manifest = {
+    sizeBytes: bytes.length,
+    chunkSizeBytes: CHUNK_SIZE_BYTES,
+    hashes: new Uint8Array(sha256(bytes)),
+  };
+  return { bytes, manifest };
 }
 
 /** A build under way; ended when its signal says so, its daemon dies, or it is done. */

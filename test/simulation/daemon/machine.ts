@@ -11,11 +11,14 @@ import type {
 } from "../../../src/domain/index.ts";
 import type { Disk } from "../disk.ts";
 import type { Host } from "../world.ts";
+import { frozenContent } from "./images.ts";
 
 export interface Vm {
   sandbox: DriverSandbox;
   /** The snapshot's folder that its memory lies on. */
   base: string;
+  /** Of the guest image that it was booted with. */
+  guest: string;
 }
 
 export interface HeldFile {
@@ -57,6 +60,10 @@ export class Machine {
   readonly files = new Map<string, HeldFile>();
   readonly partials = new Map<string, PartialFile>();
   readonly scratch = new Map<string, Uint8Array>();
+  /** The guest image that this host boots now. */
+  guest = "g1";
+  /** False: every boot of a guest fails. */
+  boots = true;
 
   constructor(host: Host, disk: Disk, events: MachineEvents, trouble: Trouble) {
     this.host = host;
@@ -89,6 +96,14 @@ export class Machine {
     }
   }
 
+  /** A second name for a file of a snapshot that lies here. */
+  link(from: string, to: string): void {
+    const dir = from.slice(0, from.lastIndexOf("/"));
+    const snapshot = this.dirs.get(dir);
+    if (snapshot === undefined) throw new Error(`ENOENT: ${from}`);
+    this.scratch.set(to, frozenContent(snapshot, from.slice(dir.length + 1)).bytes);
+  }
+
   /** A finished snapshot becomes visible under its name, at once. */
   publish(dir: string, snapshot: DriverSnapshot): void {
     if (this.dirs.has(dir)) this.#assertUnused(dir, "written over");
@@ -105,7 +120,9 @@ export class Machine {
   /** What is only in the making goes with its process. */
   boot(): void {
     this.scratch.clear();
-    for (const dir of [...this.dirs.keys()]) if (dir.endsWith(".new")) this.dirs.delete(dir);
+    for (const dir of [...this.dirs.keys()]) {
+      if (dir.endsWith(".new") || dir.startsWith("/work/")) this.dirs.delete(dir);
+    }
   }
 
   #assertUnused(dir: string, what: string): void {

@@ -321,6 +321,18 @@ it("a deletion that is carried on and finds a ref is taken back", async () => {
   expect(catalog.get(CLUSTER, "template", ID)?.value?.deletion).toBeUndefined();
 });
 
+it("a tag that a deletion has left behind goes", async () => {
+  const step = { change_id: "c1", template_id: ID, actor: "me", at: "", asked_at: "" };
+  const tag = { name: "web", template_id: ID, history: [step], created_at: "", updated_at: "" };
+  await records.update("tag", "web", () => tag);
+  await put();
+  await createDeletions(parts()).resume();
+  expect(records.get("tag", "web")).toBeDefined();
+  await records.update("template", ID, () => null);
+  await createDeletions(parts()).resume();
+  expect(records.get("tag", "web")).toBeUndefined();
+});
+
 it("a step of an attempt that was taken over changes nothing", async () => {
   await put();
   const clusterRefs = {

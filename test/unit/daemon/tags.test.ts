@@ -52,7 +52,7 @@ const put = (id: string, change: Partial<TemplateRecord> = {}) =>
   records.update("template", id, () => ({ ...templateValue(id), ...change }));
 const remove = async (id: string) => {
   await records.update("template", id, () => null);
-  await dropForgottenTags(records, id);
+  await dropForgottenTags(records);
 };
 const promote = (template_id: string, expected?: string | null) =>
   tags.promoteTag(
@@ -130,6 +130,28 @@ describe("a tag", () => {
     expect(queries.template("web").template_id).toBe("tpl-1");
     await remove("tpl-1");
     expect(() => queries.tag("web")).toThrow(expect.objectContaining({ code: "tag_not_found" }));
+  });
+
+  it("goes with the last template that it has pointed at, wherever it points", async () => {
+    await promote("tpl-1");
+    await promote("tpl-2");
+    await remove("tpl-2");
+    await remove("tpl-1");
+    expect(() => queries.tag("web")).toThrow(expect.objectContaining({ code: "tag_not_found" }));
+  });
+
+  it("stays while a majority has a template of it that is not heard of here", async () => {
+    await promote("tpl-1");
+    await promote("tpl-2");
+    await records.update("template", "tpl-1", () => null);
+    const behind: Records = {
+      ...records,
+      list: (kind) => records.list(kind),
+      update: (kind, id, change) => records.update(kind, id, change),
+      get: (kind, id) => (id === "tpl-2" ? undefined : records.get(kind, id)),
+    };
+    await dropForgottenTags(behind);
+    expect(queries.tag("web").template_id).toBe("tpl-2");
   });
 
   it("is taken away, and its template stays", async () => {
