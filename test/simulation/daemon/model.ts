@@ -4,6 +4,7 @@
  */
 import {
   CLUSTER,
+  isActiveJob,
   isAppError,
   sortKeys,
   type Commands,
@@ -268,6 +269,8 @@ export class Cluster {
     const records = [...state.records.list("template")];
     const moving = records.find((one) => one.status !== "READY" && !isCutOff(one));
     if (moving !== undefined) return `${moving.template_id} is ${moving.status}`;
+    const job = [...state.records.list("job")].find(isActiveJob);
+    if (job !== undefined) return `job ${job.job_id} is ${job.status}`;
     const templates: Record<string, TemplateState> = {};
     const snapshots: Record<string, State["snapshots"][string]> = {};
     for (const one of records) {
