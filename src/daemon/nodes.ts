@@ -11,6 +11,8 @@ export interface Nodes {
   all(): NodeFact[];
   get(nodeId: string): NodeFact | undefined;
   isMember(nodeId: string): boolean;
+  /** It was taken out of the cluster, and has not come back since. */
+  wasRemoved(nodeId: string): boolean;
   /** Told when a node comes, goes, or is drained; not of other changes of its fact. */
   onChange(listener: (nodeId: string) => void): () => void;
 }
@@ -36,6 +38,9 @@ export function createNodes(catalog: Catalog, members: Members, liveness: Livene
       }),
     get,
     isMember: (nodeId) => members.has(nodeId),
+    wasRemoved: (nodeId) =>
+      !members.has(nodeId) &&
+      Object.values(members.config()?.removed ?? {}).some((gone) => gone.node_id === nodeId),
     onChange(listener) {
       const off = [
         liveness.onChange((nodeId) => listener(nodeId)),

@@ -27,7 +27,7 @@ import { createSnapshots } from "./snapshots.ts";
 import type { Closers, State } from "./state.ts";
 import type { Work } from "./wire-builds.ts";
 import { createBundles } from "./wire-bundles.ts";
-import type { Runtime } from "./wire-runtime.ts";
+import { createRemovedWork, type Runtime } from "./wire-runtime.ts";
 import { GcWorker } from "./workers/gc.ts";
 import { createNodeFact } from "./workers/node-fact.ts";
 import { PlacementWorker } from "./workers/placement.ts";
@@ -267,6 +267,9 @@ async function startWorkers(
   opened.push(() => runtime.compatScan.stop());
   runtime.snapshotWork.start();
   opened.push(() => runtime.snapshotWork.stop());
+  const removed = createRemovedWork(parts, state, { cleanup });
+  removed.start();
+  opened.push(() => removed.stop());
   builds.start();
   const placement = new PlacementWorker({
     ...state,

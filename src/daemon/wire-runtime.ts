@@ -12,6 +12,7 @@ import type { Closers, State } from "./state.ts";
 import type { Work } from "./wire-builds.ts";
 import { CompatScanWorker } from "./workers/compat-scan.ts";
 import { ReplicasWorker } from "./workers/replicas.ts";
+import { RemovedNodesWorker } from "./workers/removed-nodes.ts";
 import { SnapshotsWorker } from "./workers/snapshots.ts";
 
 /** The first address of this host that others could reach, else loopback. */
@@ -140,5 +141,18 @@ export function createSnapshotWork(
     release: (id, { jobId }) => cleanup.release(id, { jobId, isUrgent: true }),
   });
 }
+
+/** What those left behind who were taken out of the cluster. */
+export const createRemovedWork = (
+  { clock, log }: DaemonParts,
+  state: State,
+  { cleanup }: Pick<Work, "cleanup">,
+): RemovedNodesWorker =>
+  new RemovedNodesWorker({
+    ...state,
+    clock,
+    log: log.child({ module: "removed-nodes" }),
+    release: (id, { jobId }) => cleanup.release(id, { jobId, isUrgent: true }),
+  });
 
 export type Runtime = OpenedRuntime & { readonly snapshotWork: SnapshotsWorker };

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { assembleOciLayout } from "../../scripts/lib/oci-layout.mjs";
 import { TestCluster } from "../support/cluster.ts";
 import { waitFor, type Job, type Row } from "../support/daemon.ts";
+import { endlessDriver } from "../support/exec-driver.ts";
 
 const LONG_MS = 240_000;
 let dir: string;
@@ -114,5 +115,43 @@ it(
     await cluster.until(leader, "it to be filled", ({ members }) =>
       members.every(({ coverage_pct }) => coverage_pct === 100),
     );
+  },
+);
+
+it(
+  "ends FAILED, as a snapshot does, when the sandbox's node is removed in mid-freeze",
+  { timeout: LONG_MS },
+  async () => {
+    const driver = ["--driver", "exec", "--exec-driver", await endlessDriver(dir)];
+    const index = await cluster.addAlone(driver);
+    await cluster.join(index);
+    const gone = TestCluster.nodeId(index);
+    await waitFor("a replica there", async () => {
+      const { replicas } = await cluster.node(0).get(`/v1/templates/${parent}`);
+      return (replicas as Row[]).some(
+        (one) => one["node_id"] === gone && one["status"] === "READY",
+      );
+    });
+    for (const id of ["sb-4", "sb-5"]) expect((await start(index, parent, id)).status).toBe(201);
+    const { job_id } = await commit(index, { sandbox_id: "sb-4", request_id: "four" });
+    const path = "/v1/sandboxes/sb-5/snapshots";
+    const snapshot = cluster.node(0).ask("POST", path, { request_id: "five" });
+    const jobs = () => cluster.node(0).items("/v1/jobs");
+    const areFrozen = async () => {
+      const running = (await jobs()).filter((job) => job["status"] === "RUNNING");
+      return running.length === 2 ? running : undefined;
+    };
+    const frozen = await waitFor("both to be frozen", areFrozen, 120_000);
+    expect(frozen.map((job) => job["phase"])).toEqual(["SNAPSHOTTING", "SNAPSHOTTING"]);
+    await cluster.node(index).kill();
+    const removed = await cluster.node(0).ask("DELETE", `/v1/nodes/${gone}`);
+    expect(removed.status, JSON.stringify(removed.body)).toBeLessThan(300);
+    const reason = `${gone}, which was to carry it out, was removed from the cluster`;
+    expect(await cluster.node(1).ended(job_id, 120_000)).toMatchObject({
+      ...{ status: "FAILED", error_code: "job_interrupted", error_message: reason },
+    });
+    expect((await snapshot).body).toMatchObject({ code: "job_interrupted", detail: reason });
+    const [record] = await cluster.node(0).items("/v1/snapshots");
+    expect(record).toMatchObject({ status: "FAILED", last_error: reason });
   },
 );

@@ -18,6 +18,22 @@ export const referenceDriver = (dir: string, without: readonly string[] = []): P
     `--without=${without.join(",")}`,
   ]);
 
+/** @returns the path of the reference, whose live snapshots end with the daemon only */
+export async function endlessDriver(dir: string): Promise<string> {
+  const path = join(dir, "endless");
+  const reference = await referenceDriver(dir);
+  const script = [
+    "#!/bin/sh",
+    "request=$(cat)",
+    "wait() { while kill -0 $PPID 2> /dev/null; do sleep 1; done; exit 1; }",
+    `case "$request" in *'"live":true'*) wait ;; esac`,
+    `printf '%s' "$request" | '${reference}' "$@"`,
+  ];
+  await writeFile(path, `${script.join("\n")}\n`);
+  await chmod(path, 0o755);
+  return path;
+}
+
 /** @returns the path of the reference with that one rule of the contract broken */
 export const faultyDriver = (dir: string, fault: string): Promise<string> =>
   write(join(dir, fault.replaceAll(" ", "-")), script("exec-faulty.mjs"), [fault]);

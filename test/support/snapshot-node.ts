@@ -239,6 +239,7 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     all: () => [node],
     get: (id: string) => (id === NODE ? node : undefined),
     isMember: (id: string) => id === NODE,
+    wasRemoved: () => false,
     onChange: () => () => undefined,
   };
   const templatesDir = join(dir, "templates");

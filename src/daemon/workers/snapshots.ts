@@ -14,7 +14,6 @@ import {
   isActiveJob,
   isAppError,
   isSandboxJob,
-  templateMachine,
   type Catalog,
   type DriverSnapshot,
   type JobPhase,
@@ -26,15 +25,17 @@ import {
 } from "../../domain/index.ts";
 import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
-import { JobTimes, enterPhase, failJob, finishJob } from "../job-record.ts";
+import { JobTimes, enterPhase, finishJob } from "../job-record.ts";
 import type { Nodes } from "../nodes.ts";
 import type { RuntimeRefs } from "../runtime-refs.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import { commitSandbox, type CommitSteps, type CommitWorkParts } from "./commit.ts";
 import { deliver, dropDelivery, type DeliveryWorkParts } from "./delivery.ts";
 import type { ReplicasWorker } from "./replicas.ts";
+import { changeStatus, failSandboxJob, type SandboxJobParts } from "./sandbox-jobs.ts";
 
-export interface SnapshotWorkParts extends CommitWorkParts, Omit<DeliveryWorkParts, "replicas"> {
+export interface SnapshotWorkParts
+  extends CommitWorkParts, SandboxJobParts, Omit<DeliveryWorkParts, "replicas"> {
   readonly catalog: Catalog;
   readonly store: DeliveryWorkParts["store"];
   readonly nodes: Pick<Nodes, "all" | "get" | "isMember" | "onChange">;
@@ -46,8 +47,7 @@ export interface SnapshotWorkParts extends CommitWorkParts, Omit<DeliveryWorkPar
   >;
   readonly refs: Pick<RuntimeRefs, "nextGeneration">;
   readonly jobLog: JobLog;
-  /** Lets an artifact go at once that only this job refers to. */
-  readonly release: (artifactId: string, except: { readonly jobId: string }) => Promise<void>;
+  readonly clock: CommitWorkParts["clock"];
   readonly log: Log;
   readonly templatesDir: string;
 }
@@ -281,9 +281,9 @@ export class SnapshotsWorker {
   }
 
   async #finishCreate(job: JobRecord, bytes: number): Promise<void> {
-    await this.#toStatus(job.resource_id, "CREATING", "ready", {
-      rootfs_size_bytes_at_snapshot: bytes,
-    });
+    const to = { from: "CREATING", event: "ready" } as const;
+    const change = { rootfs_size_bytes_at_snapshot: bytes };
+    await changeStatus(this.#parts, job.resource_id, to, change);
     await this.#finish(job);
   }
 
@@ -337,61 +337,18 @@ export class SnapshotsWorker {
   }
 
   async #fail(job: JobRecord, error: unknown): Promise<void> {
-    const { records, replicas, folders, templatesDir } = this.#parts;
-    const message = errorText(error);
+    const { replicas, folders, templatesDir } = this.#parts;
     const id = job.resource_id;
-    this.#say(job, "error", message);
+    this.#say(job, "error", errorText(error));
     if (job.operation === "SNAPSHOT_CREATE") {
       await replicas.discard(id);
       await folders.remove(join(templatesDir, id));
-      await this.#toStatus(id, "CREATING", "fail", { last_error: message });
     }
-    if (job.operation === "COMMIT") await this.#dropCommit(job);
     if (job.operation === "SNAPSHOT_DELIVER") {
       await dropDelivery(this.#parts, job, isAppError(error, "job_cancelled"));
     }
-    const at = this.#now();
-    const code = isAppError(error) ? error.code : "internal";
-    const event = code === "job_cancelled" ? "cancel" : "fail";
-    await records.update("job", job.job_id, (current) =>
-      current === undefined || !isActiveJob(current)
-        ? undefined
-        : failJob(current, event, { message, code }, at),
-    );
+    await failSandboxJob(this.#parts, job, error);
     this.#times.forget(job.job_id);
-  }
-
-  /** What it has published is nobody's. */
-  async #dropCommit({ job_id, resource_id }: JobRecord): Promise<void> {
-    const { records, release } = this.#parts;
-    // It may have died between the record and its last step, and been cancelled meanwhile.
-    await records.update("template", resource_id, (current) =>
-      current?.job_id === job_id ? null : undefined,
-    );
-    const job = await records.update("job", job_id, () => undefined);
-    for (const id of [job?.artifact_id ?? "", ...(job?.artifact_ids ?? [])]) {
-      if (records.get("artifact", id) !== undefined) await release(id, { jobId: job_id });
-    }
-  }
-
-  /** Unless it is not in the status `from` any more. */
-  async #toStatus(
-    id: string,
-    from: TemplateRecord["status"],
-    event: "ready" | "fail",
-    change: Partial<TemplateRecord>,
-  ): Promise<void> {
-    const at = this.#now();
-    await this.#parts.records.update("template", id, (current) =>
-      current?.status === from
-        ? {
-            ...current,
-            ...change,
-            status: templateMachine.next(id, current.status, event),
-            updated_at: at,
-          }
-        : undefined,
-    );
   }
 
   async #enter(
@@ -445,7 +402,8 @@ export class SnapshotsWorker {
         if (isLost && !replicas.canFetch(id)) await this.#tellLost(id, value);
         if (value.status === "FAILED" && snapshot !== undefined) {
           await replicas.adopt(record, snapshot);
-          await this.#toStatus(id, "FAILED", "ready", { last_error: "" });
+          const to = { from: "FAILED", event: "ready" } as const;
+          await changeStatus(this.#parts, id, to, { last_error: "" });
         }
       } catch (error) {
         log.warn("what became of a snapshot is not told yet", {

@@ -66,6 +66,7 @@ function openHost(id: string, handlers: Map<string, Handler>): Host {
       all: () => all().flatMap((one) => get(one) ?? []),
       get,
       isMember: (one) => hosts.has(one),
+      wasRemoved: () => false,
       onChange: () => () => undefined,
     },
     members: {

@@ -40,6 +40,7 @@ function workerOf(self: string, clock = manualClock()): ResnapshotWorker {
       all: () => NAMES.map(fact),
       get: (id) => (NAMES.includes(id) ? fact(id) : undefined),
       isMember: (id) => NAMES.includes(id),
+      wasRemoved: () => false,
       onChange: () => () => undefined,
     },
     clock,
