@@ -70,6 +70,7 @@ export const commandLines = {
   createSnapshot: (sandbox: string, name: string): string =>
     line("snapshot", "create", sandbox, ...(name === "" ? [] : ["--name", name])),
   rollback: (sandbox: string, id: string): string => line("snapshot", "rollback", sandbox, id),
+  deliverSnapshot: (id: string): string => line("snapshot", "deliver", id, "--all"),
   deleteSnapshot: (id: string): string => line("snapshot", "delete", id),
   collectPreview: (): string => line("gc", "--dry-run"),
   whyArtifact: (id: string): string => line("why", "artifact", id),

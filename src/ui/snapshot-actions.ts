@@ -1,12 +1,20 @@
-/** Forms about snapshots: taking one, going back to one, deleting one. */
+/** Forms about snapshots: taking one, going back to one, bringing one elsewhere, deleting one. */
 import type { Hono } from "hono";
-import { errorText, isAppError } from "../domain/index.ts";
+import { AppError, errorText, isAppError } from "../domain/index.ts";
 import type { SandboxInfo, SnapshotOperation } from "../domain/index.ts";
 import { act, ask, guardOf, withNotice } from "./actions.ts";
 import { commandLines } from "./command-lines.ts";
 import type { Ui, UiEnv } from "./context.ts";
 import { html } from "./html.ts";
-import { createEffects, deletionPlan, rollbackPlan, snapshotName } from "./snapshot-models.ts";
+import { deliverFields } from "./pages/deliver.ts";
+import {
+  createEffects,
+  deletionPlan,
+  deliveryPlan,
+  readDelivery,
+  rollbackPlan,
+  snapshotName,
+} from "./snapshot-models.ts";
 import { lineageOf } from "./snapshot-routes.ts";
 import { createSubmissions, type Submissions } from "./submissions.ts";
 import { guardText } from "./view-models.ts";
@@ -18,6 +26,7 @@ export function registerSnapshotActions(app: Hono<UiEnv>, ui: Ui): void {
   const submissions = createSubmissions<string>();
   registerCreate(app, ui, submissions);
   registerRollback(app, ui, submissions);
+  registerDeliver(app, ui, submissions);
   registerDelete(app, ui, submissions);
 }
 
@@ -118,6 +127,41 @@ function registerRollback(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<str
         commands.rollbackSandbox(sandbox, { snapshot_id: id }, context),
         () => withNotice(`/ui/snapshots/${id}`, "sandbox-rolled-back"),
         listOf(sandbox),
+      );
+    }),
+  );
+}
+
+function registerDeliver(app: Hono<UiEnv>, ui: Ui, submissions: Submissions<string>): void {
+  const { queries, commands } = ui;
+  app.get("/snapshots/:id/deliver", (c) => {
+    const snapshot = queries.snapshot(c.req.param("id"));
+    const id = snapshot.snapshot_id;
+    const { effects, blocked, choices } = deliveryPlan(snapshot, queries.nodes());
+    return ask(ui, c, "snapshots", {
+      title: `Bring ${snapshotName(snapshot)} to other nodes?`,
+      effects,
+      action: `/ui/snapshots/${id}/deliver`,
+      verb: "Deliver",
+      kind: "primary",
+      command: commandLines.deliverSnapshot(id),
+      back: `/ui/snapshots/${id}`,
+      fields: deliverFields(choices),
+      ...(blocked === undefined ? {} : { blocked }),
+    });
+  });
+  app.post("/snapshots/:id/deliver", (c) =>
+    act(c, submissions, (form, context) => {
+      const id = c.req.param("id");
+      const nodes = readDelivery(form);
+      if (nodes.length === 0) {
+        throw new AppError("invalid_request", "no node is ticked: go back and choose one");
+      }
+      return soon(
+        ui,
+        commands.deliverSnapshot(id, { nodes }, context),
+        () => withNotice(`/ui/snapshots/${id}`, "snapshot-delivered"),
+        withNotice(`/ui/snapshots/${id}`, "snapshot-delivering"),
       );
     }),
   );

@@ -1,14 +1,16 @@
 /** All wording about snapshots of sandboxes. Pure. */
-import { TEMPLATE_STATUSES } from "../domain/index.ts";
+import { ALL_NODES, TEMPLATE_STATUSES } from "../domain/index.ts";
 import type {
+  DeliverSnapshotRequest,
   LineageEntry,
+  NodeFact,
   RuntimeRefList,
   SandboxInfo,
   SnapshotFilter,
   SnapshotInfo,
 } from "../domain/index.ts";
 import { count, formatBytes } from "./format.ts";
-import { shortList } from "./redo-models.ts";
+import { nodeChoices, shortList } from "./redo-models.ts";
 import { sentence } from "./view-models.ts";
 
 export const snapshotName = (snapshot: Pick<SnapshotInfo, "snapshot_id" | "display_name">) =>
@@ -103,6 +105,43 @@ export function rollbackPlan(snapshot: SnapshotInfo, box: SandboxInfo | undefine
         ? `Sandbox ${id} does not run any more. Run a new one from the snapshot instead.`
         : undefined;
   return { effects, blocked };
+}
+
+/** Names of the form's fields. */
+export const TO_ALL = "to-all";
+export const toField = (nodeId: string): string => `to-node-${nodeId}`;
+
+/** What the ticked fields ask for; nothing ticked is nothing. */
+export function readDelivery(
+  form: Readonly<Record<string, string>>,
+): DeliverSnapshotRequest["nodes"] {
+  if (form[TO_ALL] !== undefined) return ALL_NODES;
+  const prefix = toField("");
+  return Object.keys(form)
+    .filter((field) => field.startsWith(prefix))
+    .map((field) => field.slice(prefix.length))
+    .sort();
+}
+
+/** What bringing it to other nodes does, which those are, and what stands in the way. */
+export function deliveryPlan(snapshot: SnapshotInfo, nodes: readonly NodeFact[]) {
+  const holders = snapshot.replicas.flatMap(({ node_id, status }) =>
+    status === "READY" ? [node_id] : [],
+  );
+  const size = formatBytes(snapshot.rootfs_size_bytes_at_snapshot);
+  const effects = [
+    `Memory and disk (${size}) are copied from ${shortList(holders) || "nowhere"} as chunks.`,
+    "Sandboxes can be started from it there; what runs is not touched.",
+    "A node that it does not fit is refused with the reason before anything is copied.",
+  ];
+  const lacking = nodes.filter(({ node_id }) => !holders.includes(node_id));
+  const blocked =
+    snapshot.status !== "READY"
+      ? `The snapshot is ${snapshot.status.toLowerCase()}, not ready.`
+      : lacking.length === 0
+        ? "Every node has it."
+        : undefined;
+  return { effects, blocked, choices: nodeChoices(lacking, []) };
 }
 
 /** What deleting does, and what stands in its way: the refs are those of all nodes, just asked. */

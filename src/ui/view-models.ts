@@ -348,6 +348,8 @@ const NOTICES = {
   "redo-submitted": "Accepted. The replicas are made anew; this page follows it.",
   "snapshot-taken": "The snapshot is taken; the sandbox runs on.",
   "snapshot-goes-on": "Accepted. It takes its time; the list follows it.",
+  "snapshot-delivered": "The nodes have it: sandboxes can be started from it there.",
+  "snapshot-delivering": "Accepted. It is copied; the table of replicas follows it.",
   "snapshot-deleted": "The snapshot is gone.",
   "sandbox-rolled-back": "The sandbox runs on the snapshot again.",
   "template-deleted": "The template is being deleted.",

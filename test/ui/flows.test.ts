@@ -199,10 +199,16 @@ test("without script a snapshot is taken, found in the list, gone back to and de
   await page.getByText("What it did since then is lost").waitFor();
   await page.getByRole("button", { name: "Roll back" }).click();
   await page.getByText("The sandbox runs on the snapshot again.").waitFor();
+  await page.getByRole("link", { name: "Deliver", exact: true }).click();
+  await page.getByLabel("Every node that it fits").check();
+  await page.getByRole("button", { name: "Deliver", exact: true }).click();
+  await page.getByText("The nodes have it").waitFor();
   await page.getByRole("link", { name: "Delete" }).click();
   await page.getByRole("button", { name: "Delete snapshot" }).click();
   await page.getByText("The snapshot is gone.").waitFor();
-  expect(names()).toEqual(["createSnapshot", "rollbackSandbox", "deleteSnapshot"]);
+  expect(names()).toEqual([
+    ...["createSnapshot", "rollbackSandbox", "deliverSnapshot", "deleteSnapshot"],
+  ]);
 });
 
 test("who signs in may change things; the browser keeps no token", async () => {

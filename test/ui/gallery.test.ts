@@ -41,6 +41,7 @@ const PAGES: readonly (readonly [string, SiteKind | "closed", string])[] = [
   ["snapshots", "full", "/ui/snapshots"],
   ["snapshots-empty", "empty", "/ui/snapshots"],
   ["snapshot", "full", `/ui/snapshots/${SNAP}`],
+  ["snapshot-deliver", "full", `/ui/snapshots/${SNAP}/deliver`],
   ["snapshot-take", "full", "/ui/sandboxes/sb-4c1f/snapshot"],
   ["jobs", "full", "/ui/jobs"],
   ["jobs-empty", "empty", "/ui/jobs"],

@@ -111,6 +111,7 @@ const actions = (snapshot: SnapshotInfo): Html => {
       ? confirmLink(`/ui/templates/${snapshot.snapshot_id}/run`, "Run sandbox", "primary")
       : nothing,
     isReady ? confirmLink(`${base}/rollback`, "Roll back") : nothing,
+    isReady ? confirmLink(`${base}/deliver`, "Deliver") : nothing,
     snapshot.status === "DELETING" ? nothing : confirmLink(`${base}/delete`, "Delete", "danger"),
   ]);
 };
@@ -208,6 +209,7 @@ export const snapshotPage = ({ snapshot, lineage, now }: SnapshotModel): Html =>
             ? nothing
             : commandBox(commandLines.rollback(snapshot.origin_sandbox_id, id), "Roll back")
         }
+        ${commandBox(commandLines.deliverSnapshot(id), "Deliver")}
         ${commandBox(commandLines.deleteSnapshot(id), "Delete")}
       </div>
     </section>`;

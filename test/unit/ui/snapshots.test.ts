@@ -124,6 +124,22 @@ describe("the forms", () => {
     expect(found.calls).toEqual([["rollbackSandbox", { sandboxId: "sb-4c1f", snapshot_id: SNAP }]]);
     expect(found.location).toBe(`/ui/snapshots/${SNAP}?notice=sandbox-rolled-back`);
   });
+  test("bring it to nodes that are ticked, or to all", async () => {
+    const path = `/ui/snapshots/${SNAP}/deliver`;
+    const page = await pageOf(path);
+    expect(page).toMatch(/name="to-all"/);
+    expect(page).toMatch(/name="to-node-node-a"/);
+    const one = await done(path, { "to-node-node-a": "on" });
+    expect(one.calls).toEqual([["deliverSnapshot", { id: SNAP, nodes: ["node-a"] }]]);
+    expect(one.location).toBe(`/ui/snapshots/${SNAP}?notice=snapshot-delivered`);
+    const all = await done(path, { "to-all": "on", "to-node-node-a": "on" });
+    expect(all.calls).toEqual([["deliverSnapshot", { id: SNAP, nodes: "ALL" }]]);
+    const { app, service } = createUiApp();
+    const none = await (await openForm(app, path)).send();
+    expect(none.status).toBe(400);
+    expect(service.calls).toEqual([]);
+    expect(await pageOf(`/ui/snapshots/${FAILED_SNAP}/deliver`)).toContain("failed, not ready");
+  });
   test("delete it, and say first what hangs on it", async () => {
     const page = await pageOf(`/ui/snapshots/${SNAP}/delete`);
     expect(page).toContain("2 snapshots made after it stay");
