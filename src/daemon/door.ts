@@ -4,6 +4,7 @@ import { LIMITS, type Catalog, type Commands, type Queries } from "../domain/ind
 import { createAudit, createIdempotencyStore } from "../storage/index.ts";
 import { createUi } from "../ui/index.ts";
 import { createApp } from "./http/app.ts";
+import { readOut, sendBundle } from "./http/bundle-files.ts";
 import { listen, type Listening } from "./http/server.ts";
 import { createPageSessions } from "./page-sessions.ts";
 import { readTokens } from "./secrets.ts";
@@ -27,6 +28,7 @@ export async function openDoor(
     version,
     clock,
     random,
+    bundleFiles: { send: sendBundle, read: readOut },
     log: log.child({ module: "ui" }),
     signal: closing.signal,
   });

@@ -23,14 +23,14 @@ export async function readForm(c: UiContext): Promise<FormBody> {
   const form = Object.fromEntries(
     Object.entries(body).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
   );
-  const sent = form["csrf_token"] ?? c.req.header("x-csrf-token");
-  if (!isTokenOf(c.get("session"), sent)) {
-    throw new AppError(
-      "forbidden",
-      "the form is from an older session; reload it and send it again",
-    );
-  }
+  assertToken(c, form["csrf_token"] ?? c.req.header("x-csrf-token"));
   return form;
+}
+
+/** @throws AppError forbidden when it is not this session's */
+export function assertToken(c: UiContext, sent: string | undefined): void {
+  if (isTokenOf(c.get("session"), sent)) return;
+  throw new AppError("forbidden", "the form is from an older session; reload it and send it again");
 }
 
 export const contextOf = (c: UiContext): CallContext => ({

@@ -1,6 +1,7 @@
 /** The same thing as a command: shown beside each action, filled in, ready to copy. */
 import type { JobInfo, TemplateInfo } from "../domain/index.ts";
 import { shellWord } from "./format.ts";
+import type { RetentionForm } from "./retention-models.ts";
 import type { RedoForm } from "./redo-models.ts";
 
 const line = (...words: readonly string[]): string =>
@@ -71,11 +72,21 @@ export const commandLines = {
     line("snapshot", "create", sandbox, ...(name === "" ? [] : ["--name", name])),
   rollback: (sandbox: string, id: string): string => line("snapshot", "rollback", sandbox, id),
   deliverSnapshot: (id: string): string => line("snapshot", "deliver", id, "--all"),
+  exportBundle: ({ kind, id }: { readonly kind: string; readonly id: string }): string =>
+    line(kind === "snapshot" ? "snapshot" : "tpl", "export", id, "-o", `${id}.bundle`),
+  importBundle: (file: string): string => line("import", file),
   deleteSnapshot: (id: string): string => line("snapshot", "delete", id),
   collectPreview: (): string => line("gc", "--dry-run"),
   whyArtifact: (id: string): string => line("why", "artifact", id),
   whyTemplate: (id: string): string => line("why", "template", id),
   collect: (): string => line("gc"),
+  retentionPreview: (): string => line("retention", "--dry-run"),
+  retention: ({ keepLast, unusedDays }: RetentionForm): string =>
+    line(
+      "retention",
+      ...(keepLast === "" ? [] : ["--keep-last", keepLast]),
+      ...(unusedDays === "" ? [] : ["--unused-ttl", `${Number(unusedDays) * 24}h`]),
+    ),
   nodes: (): string => line("node", "list"),
   compat: (): string => line("compat", "matrix"),
   compatOf: (id: string): string => line("compat", "matrix", "--template", id),

@@ -1,15 +1,38 @@
 /** What the page is given, and what its routes share. */
+import type { ServerResponse } from "node:http";
 import type { Context } from "hono";
-import type { Clock, Commands, Log, Queries, Random, SignIns } from "../domain/index.ts";
+import type {
+  CallContext,
+  Clock,
+  Commands,
+  Log,
+  Queries,
+  Random,
+  SignIns,
+} from "../domain/index.ts";
 import type { PageContext, PageView } from "./layout.ts";
 import type { Session } from "./session.ts";
 import type { Access } from "./access.ts";
 import type { StreamHub } from "./stream.ts";
 
+/** How bundles go over a socket: as the API's do. */
+export interface BundleFiles {
+  send(
+    parts: { readonly commands: Commands; readonly log: Log },
+    id: string,
+    context: CallContext,
+    headers: Readonly<Record<string, string>>,
+    outgoing: ServerResponse | undefined,
+  ): Promise<Response>;
+  /** What is left of it is read, when it is given up, so that the sender hears why. */
+  read(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array>;
+}
+
 export interface UiDependencies {
   readonly queries: Queries;
   readonly commands: Commands;
   readonly signIns: SignIns;
+  readonly bundleFiles: BundleFiles;
   readonly version: string;
   readonly clock: Clock;
   readonly random: Random;
@@ -19,6 +42,7 @@ export interface UiDependencies {
 }
 
 export interface UiEnv {
+  Bindings: { readonly outgoing?: ServerResponse };
   Variables: {
     session: Session;
     requestId: string;

@@ -11,6 +11,7 @@ import type { Queries } from "../domain/index.ts";
 import { registerActions } from "./actions.ts";
 import { pathOf, streamUrl, twin } from "./addresses.ts";
 import { loadAssets } from "./assets.ts";
+import { registerBundles } from "./bundle-routes.ts";
 import { registerClusterActions } from "./cluster-actions.ts";
 import { leaderOf } from "./cluster-models.ts";
 import { commandLines } from "./command-lines.ts";
@@ -31,6 +32,7 @@ import { problemPage } from "./pages/problem.ts";
 import { templatePage } from "./pages/template.ts";
 import { registerRedo } from "./redo-actions.ts";
 import { allTags, findJob, findTemplate, ofNode } from "./regions.ts";
+import { registerRetention } from "./retention-routes.ts";
 import { openSession } from "./session.ts";
 import { assertMayChange, findAccess, registerSignIn } from "./sign-in.ts";
 import { registerSnapshotActions } from "./snapshot-actions.ts";
@@ -116,6 +118,7 @@ export function createUi(deps: UiDependencies): Hono {
   });
   registerPages(app, ui);
   registerStorage(app, ui);
+  registerRetention(app, ui);
   registerCompat(app, ui);
   // Before the details: `new` is no template's id.
   registerActions(app, ui);
@@ -123,6 +126,7 @@ export function createUi(deps: UiDependencies): Hono {
   registerRedo(app, ui);
   registerTags(app, ui);
   registerEdits(app, ui);
+  registerBundles(app, ui);
   registerWhy(app, ui);
   registerSignIn(app, ui);
   registerSnapshotActions(app, ui);

@@ -590,7 +590,10 @@ function commandsOf(
     },
     async applyRetention({ dryRun, policy }, context) {
       enter("applyRetention", { dryRun, policy }, context);
-      return aRetentionReport({ dry_run: dryRun });
+      return aRetentionReport({
+        dry_run: dryRun,
+        policy: { keep_last: 2, unused_ttl_ms: 0, ...policy },
+      });
     },
     async collectGarbage({ dryRun }, context) {
       enter("collectGarbage", { dryRun }, context);

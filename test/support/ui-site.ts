@@ -4,6 +4,7 @@ import { Hono } from "hono";
 import type { AddressInfo } from "node:net";
 import { createUi } from "../../src/ui/index.ts";
 import type { AuthConfig } from "../../src/daemon/http/ports.ts";
+import { readOut, sendBundle } from "../../src/daemon/http/bundle-files.ts";
 import { createPageSessions } from "../../src/daemon/page-sessions.ts";
 import { realClock } from "../../src/daemon/effects/clock.ts";
 import { realRandom } from "../../src/daemon/effects/random.ts";
@@ -27,6 +28,7 @@ import {
   aSandbox,
   aSwarms,
   aTemplate,
+  anArtifact,
   createFakeService,
   SHA,
   type FakeService,
@@ -40,6 +42,9 @@ export const openToAll = createPageSessions({
   clock: realClock,
   random: realRandom,
 });
+
+/** As the daemon has them. */
+export const bundleFiles = { send: sendBundle, read: readOut };
 
 export const silentLog: Log = {
   debug: () => undefined,
@@ -201,6 +206,8 @@ function tagsOf(): TagRecord[] {
 }
 
 function fill(service: FakeService): void {
+  const elsewhere = ["node-b.example.org", "node-c"];
+  service.artifacts.push(anArtifact({ artifact_id: "rfs-elsewhere", holders: elsewhere }));
   for (const tag of tagsOf()) service.tags.set(tag.name, tag);
   const snapshotted = aReplica({
     guest_image_version: "12.9-20260101",
@@ -241,6 +248,7 @@ function fill(service: FakeService): void {
       labels: { note: "<script>alert(1)</script>" },
       image_info: "registry.example/team/data-science/notebooks/gpu-enabled/runtime:2026.11.20",
       artifact_size_bytes: 9.6 * GIB,
+      artifact_id: "rfs-elsewhere",
       desired_nodes: ["node-a", "node-b.example.org"],
       replicas: [
         snapshotted,
@@ -365,10 +373,20 @@ export const aPair = () => {
   return { ...view, quorum, members: [one!, dead], divergence: [], tokens: [] };
 };
 
+/** Others of the cluster, of which one has no rule of retention. */
+const OTHERS = [
+  uiNode({
+    node_id: "node-b.example.org",
+    address: "https://node-b.example.org:7330",
+    retention: { keep_last: 2, unused_ttl_ms: 0 },
+  }),
+  uiNode({ node_id: "node-c", retention: { keep_last: 1, unused_ttl_ms: 30 * 86_400_000 } }),
+];
+
 export type SiteKind = "full" | "empty" | "two";
 
 function withOverview(service: FakeService, kind: SiteKind, swarms: SwarmView[]): Queries {
-  const node = uiNode();
+  const node = uiNode({ retention: { keep_last: 2, unused_ttl_ms: 30 * 86_400_000 } });
   const cluster = () => (kind === "full" ? uiCluster() : kind === "two" ? aPair() : aLoneNode());
   const tally = (states: readonly string[]) => {
     const counts: Record<string, number> = {};
@@ -381,10 +399,13 @@ function withOverview(service: FakeService, kind: SiteKind, swarms: SwarmView[])
   return {
     ...queries,
     ...fakeSnapshotQueries(kind === "full" ? SNAPSHOTS : [], ORIGINS),
-    nodes: () => [node],
+    nodes: () => (kind === "full" ? [node, ...OTHERS] : [node]),
     cluster,
     swarms: () => swarms,
-    node: (id) => (id === "self" || id === node.node_id ? node : service.queries.node(id)),
+    node: (id) =>
+      id === "self" || id === node.node_id
+        ? node
+        : (OTHERS.find((one) => kind === "full" && one.node_id === id) ?? service.queries.node(id)),
     overview: (): Overview => ({
       node,
       templates: tally(service.templates.map((template) => template.status)),
@@ -439,6 +460,7 @@ export function createUiApp(
     version: "0.1.0",
     clock: realClock,
     random: realRandom,
+    bundleFiles,
     log: silentLog,
   });
   return { service, swarms, app: new Hono().route("/ui", ui) };

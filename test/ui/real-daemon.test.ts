@@ -1,7 +1,7 @@
 /**
  * The page of the real daemon in a real browser: a template is asked for, made, run and deleted.
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium, type Browser, type Page } from "playwright-core";
@@ -102,6 +102,81 @@ test("its memory is made anew from the page, and the page said before where", as
   const done = page.locator("main").getByText(/^Finished in .*; ready on 1 of 1 node/);
   await done.waitFor({ timeout: 120_000 });
 }, 180_000);
+
+test("it is labelled, tagged and protected on the page, and found again", async () => {
+  await page.goto(`${daemon.url}/ui/templates/from-the-page`);
+  await page.getByRole("link", { name: "Edit labels" }).click();
+  await page.getByLabel(/^Labels, one on a line/).fill("team=web\nstage=production");
+  await page.getByRole("button", { name: "Save labels" }).click();
+  await page.getByText("The labels were saved.").waitFor();
+  await page.goto(`${daemon.url}/ui/templates?label=stage%3Dproduction`);
+  expect(await page.locator("#templates tbody tr").count()).toBe(1);
+  await page.goto(`${daemon.url}/ui/templates?label=stage%3Dtest`);
+  await page.getByText("Nothing matches").waitFor();
+
+  await page.goto(`${daemon.url}/ui/promote?tag=production&template=from-the-page`);
+  await page.getByRole("button", { name: "Make tag" }).click();
+  await page.getByText("The tag points there now.").waitFor();
+  const { body } = await daemon.ask("GET", "/v1/templates/production");
+  expect(body["display_name"]).toBe("from-the-page");
+
+  await page.goto(`${daemon.url}/ui/templates/from-the-page`);
+  await page.getByRole("link", { name: "Protect", exact: true }).click();
+  await page.getByRole("button", { name: "Protect", exact: true }).click();
+  await page.getByText("It is protected from deletion.").waitFor();
+  await page.getByRole("link", { name: "Delete", exact: true }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText("It is protected from deletion, also from retention.").waitFor();
+  expect(await dialog.getByRole("button").filter({ hasText: "Delete" }).count()).toBe(0);
+  await dialog.getByRole("link", { name: "Unprotect" }).click();
+  await page.getByRole("button", { name: "Unprotect" }).click();
+  await page.getByText("It can be deleted again.", { exact: true }).waitFor();
+}, 120_000);
+
+test("it goes out as a bundle and comes in again; a damaged one is refused", async () => {
+  await page.goto(`${daemon.url}/ui/templates/from-the-page`);
+  await page.getByRole("link", { name: "Export" }).click();
+  const [download] = await Promise.all([
+    page.waitForEvent("download", { timeout: 60_000 }),
+    page.getByRole("button", { name: "Download bundle" }).click(),
+  ]);
+  expect(download.suggestedFilename()).toMatch(/^tpl-[0-9a-f]+\.bundle$/);
+  const file = join(work, "page.bundle");
+  await download.saveAs(file);
+
+  const bytes = await readFile(file);
+  const damaged = join(work, "damaged.bundle");
+  const middle = bytes.length >> 1;
+  bytes.writeUInt8(bytes.readUInt8(middle) ^ 1, middle);
+  await writeFile(damaged, bytes);
+  const send = async (path: string) => {
+    await page.goto(`${daemon.url}/ui/import`);
+    await page.getByLabel("Name").fill("came-back");
+    await page.getByLabel("Under a new id").check();
+    await page.getByLabel("Bundle").setInputFiles(path);
+    await page.getByRole("button", { name: "Import" }).click();
+  };
+  await send(damaged);
+  await page.getByText("The bundle is damaged, or the file is none.").waitFor({ timeout: 60_000 });
+  expect(await page.getByLabel("Name").inputValue()).toBe("came-back");
+  // The browser tells of every answer that is no success.
+  expect(problems.splice(0).join()).toMatch(/^Failed to load resource: .* 422/);
+
+  await send(file);
+  await page.waitForURL(/\/ui\/jobs\//, { timeout: 60_000 });
+  const done = page.locator("main").getByText(/^Finished in .*; ready on 1 of 1 node/);
+  await done.waitFor({ timeout: 120_000 });
+  const { body } = await daemon.ask("GET", "/v1/templates/came-back");
+  expect(body).toMatchObject({ status: "READY", labels: { team: "web" } });
+}, 300_000);
+
+test("the rule of retention and what it would take are shown, and where it is set", async () => {
+  await page.goto(`${daemon.url}/ui/storage/retention`);
+  await page.getByText("No rule is in force: no template goes by itself.").waitFor();
+  await page.getByLabel("Keep last").fill("1");
+  await page.getByRole("button", { name: "Try" }).click();
+  await page.getByText("The rule names no template now.").waitFor();
+}, 60_000);
 
 test("nodes and jobs show this host and the job that has ended", async () => {
   await page.goto(`${daemon.url}/ui/nodes`);

@@ -141,6 +141,7 @@
   document.addEventListener("submit", (event) => {
     if (event.defaultPrevented || event.target.method !== "post") return;
     const button = event.submitter;
+    for (const e of $$("[data-busy]", event.target)) e.hidden = false;
     setTimeout(() => button && (button.disabled = true));
   });
   window.addEventListener("pageshow", () => {

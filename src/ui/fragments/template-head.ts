@@ -24,6 +24,7 @@ function actions(template: TemplateInfo, job: JobInfo | undefined): Html {
     active || template.status === "DELETING"
       ? nothing
       : html`<a class="btn" href="${base}/redo">Redo</a>`,
+    ready ? confirmLink(`${base}/export`, "Export") : nothing,
     active || template.status === "DELETING"
       ? nothing
       : confirmLink(`${base}/delete`, "Delete", "danger"),

@@ -7,6 +7,8 @@ export interface Confirmation {
   /** What will happen. */
   readonly effects: readonly string[];
   readonly action: string;
+  /** `get` for what changes nothing: a download. */
+  readonly method?: "get";
   readonly verb: string;
   readonly kind: "primary" | "danger";
   readonly command: string;
@@ -35,8 +37,8 @@ export const confirmPage = (page: PageContext, what: Confirmation): Html =>
     ${commandBox(what.command)}
     ${
       what.blocked === undefined
-        ? html`<form method="post" action="${what.action}">
-            ${formFields(page)}${
+        ? html`<form method="${what.method ?? "post"}" action="${what.action}">
+            ${what.method === "get" ? nothing : formFields(page)}${
               what.problem === undefined
                 ? nothing
                 : html`<p class="err" role="alert">${what.problem}</p>`

@@ -119,7 +119,7 @@ export function templatesPage(
       <div><h1>Templates</h1></div>
       <div class="acts">
         <a class="btn primary" href="/ui/templates/new">New template</a
-        ><a class="btn" href="/ui/tags">Tags</a>
+        ><a class="btn" href="/ui/import">Import</a><a class="btn" href="/ui/tags">Tags</a>
       </div>
     </div>
     ${filterForm(

@@ -112,6 +112,7 @@ const actions = (snapshot: SnapshotInfo): Html => {
       : nothing,
     isReady ? confirmLink(`${base}/rollback`, "Roll back") : nothing,
     isReady ? confirmLink(`${base}/deliver`, "Deliver") : nothing,
+    isReady ? confirmLink(`${base}/export`, "Export") : nothing,
     snapshot.status === "DELETING" ? nothing : confirmLink(`${base}/delete`, "Delete", "danger"),
   ]);
 };

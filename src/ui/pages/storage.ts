@@ -117,7 +117,8 @@ export const storagePage = (list: StorageList, plan: GcReport, now: number): Htm
         </p>
       </div>
       <div class="acts">
-        <a class="btn" href="/ui/storage/collect">Collect garbage</a>
+        <a class="btn" href="/ui/storage/collect">Collect garbage</a
+        ><a class="btn" href="/ui/storage/retention">Retention</a>
       </div>
     </div>
     ${list.error === undefined ? nothing : html`<p class="err">${list.error}</p>`}

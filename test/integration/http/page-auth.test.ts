@@ -14,6 +14,7 @@ import {
   type HttpFixture,
 } from "../../support/http-app.ts";
 import { openForm } from "../../support/ui-form.ts";
+import { bundleFiles } from "../../support/ui-site.ts";
 
 const TOKEN = "tc_right_0123456789";
 const TPL = "tpl-000000000000000000000001";
@@ -32,7 +33,7 @@ beforeEach(async () => {
   const signIns = createPageSessions({ auth, clock: realClock, random: realRandom });
   const { log } = httpFixture().deps;
   const common = { queries, commands, version: "1", clock: realClock, random: realRandom, log };
-  ui = createUi({ ...common, signIns });
+  ui = createUi({ ...common, signIns, bundleFiles });
   fixture = httpFixture({ queries, commands, auth, ui });
   server = await listen({ app: fixture.app, host: "127.0.0.1", port: 0, log, clock: realClock });
   site = new Hono();

@@ -12,6 +12,7 @@ import { openForm } from "../../support/ui-form.ts";
 import {
   createUiApp,
   FAILED_SNAP,
+  bundleFiles,
   openToAll,
   silentLog,
   SNAP,
@@ -46,6 +47,7 @@ describe("the list", () => {
       queries: { ...service.queries, ...fakeSnapshotQueries(many) },
       commands: service.commands,
       signIns: openToAll,
+      bundleFiles,
       version: "1",
       clock: realClock,
       random: realRandom,
@@ -175,6 +177,7 @@ describe("the forms", () => {
         createSnapshot: () => new Promise((_resolve, reject) => (fail = reject)),
       },
       signIns: openToAll,
+      bundleFiles,
       version: "1",
       clock: { ...realClock, after: (_ms, run) => (queueMicrotask(run), { cancel: () => 0 }) },
       random: realRandom,

@@ -7,7 +7,7 @@ import { nodeWhy, notReady } from "../../../src/ui/view-models.ts";
 import { realClock } from "../../../src/daemon/effects/clock.ts";
 import { realRandom } from "../../../src/daemon/effects/random.ts";
 import { aTemplate, aTemplateWhy } from "../../support/fake-http-service.ts";
-import { createUiApp, openToAll, silentLog, tplId } from "../../support/ui-site.ts";
+import { createUiApp, bundleFiles, openToAll, silentLog, tplId } from "../../support/ui-site.ts";
 
 const HTML = { headers: { accept: "text/html" } };
 /** The text of a page, without its tags. */
@@ -67,6 +67,7 @@ test("nodes that do not answer are named, a refusal stands where the answer woul
     queries,
     commands: service.commands,
     signIns: openToAll,
+    bundleFiles,
     version: "1",
     clock: realClock,
     random: realRandom,

@@ -6,30 +6,9 @@ import { mayChange } from "../middleware/auth.ts";
 import type { AppContext, RouteDeps } from "../ports.ts";
 import { flag, param, route, type Route } from "../route.ts";
 import { ImportedView } from "../schemas.ts";
-import { BUNDLE_TYPE, IMPORT_PATH, uploadOf } from "../upload.ts";
+import { BUNDLE_TYPE, sendBundle } from "../bundle-files.ts";
+import { IMPORT_PATH, uploadOf } from "../upload.ts";
 import { callContext } from "./templates.ts";
-
-/** A failure in mid-stream cannot be answered any more: the connection is cut short instead. */
-function bodyStream(
-  body: AsyncIterableIterator<Uint8Array>,
-  onError: (error: unknown) => void,
-): ReadableStream<Uint8Array> {
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      try {
-        const next = await body.next();
-        if (next.done === true) controller.close();
-        else controller.enqueue(next.value);
-      } catch (error) {
-        onError(error);
-        controller.error(error);
-      }
-    },
-    async cancel() {
-      await body.return?.();
-    },
-  });
-}
 
 async function send(deps: RouteDeps, c: AppContext, kind: string): Promise<Response> {
   if (!mayChange({ trusted: c.get("trusted") }, deps.auth)) {
@@ -39,25 +18,12 @@ async function send(deps: RouteDeps, c: AppContext, kind: string): Promise<Respo
     );
   }
   const id = kind === "snapshot" ? deps.queries.snapshot(param(c)).snapshot_id : param(c);
-  const headers = {
-    ...API_HEADERS,
-    "content-type": BUNDLE_TYPE,
-    "cache-control": "private, no-store",
-  };
   if (c.req.method === "HEAD") {
     deps.queries.template(id);
-    return new Response(null, { headers });
+    return new Response(null, { headers: { ...API_HEADERS, "content-type": BUNDLE_TYPE } });
   }
   const context = { ...callContext(c), signal: c.req.raw.signal };
-  const { manifest, body } = await deps.commands.exportBundle(id, context);
-  const name = manifest.template.template_id;
-  const stream = bodyStream(body, (error) => {
-    const cut = { request_id: c.get("requestId"), template_id: name, err: error };
-    deps.log.error("a bundle was cut short", cut);
-    c.env?.outgoing?.destroy();
-  });
-  const disposition = `attachment; filename="${name}.bundle"`;
-  return new Response(stream, { headers: { ...headers, "content-disposition": disposition } });
+  return sendBundle(deps, id, context, API_HEADERS, c.env?.outgoing);
 }
 
 const answers = { 200: { description: "the bundle", contentType: BUNDLE_TYPE } };
