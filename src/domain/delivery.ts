@@ -223,20 +223,18 @@ export function snapshotStatus(replicas: readonly ReplicaStatus[]): {
 }
 
 /**
- * Why a delivery ends though the node that carries it out does not say so: it is gone for good, or
- * it is down and nobody waits any more.
+ * Why a delivery ends though the node that carries it out does not say so: that is down, and nobody
+ * waits any more.
  */
 export function abandonedDelivery(
   job: JobRecord,
-  carrier: { readonly isMember: boolean; readonly isUp: boolean; readonly leftMs: number },
+  carrier: { readonly isUp: boolean; readonly leftMs: number },
 ): AppError | undefined {
   if (job.operation !== "SNAPSHOT_DELIVER" || !isActiveJob(job)) return undefined;
-  const { isMember, isUp, leftMs } = carrier;
+  if (carrier.isUp) return undefined;
   const where = `node ${job.node_id ?? ""}, which carried it out,`;
-  if (!isMember) return new AppError("job_interrupted", `${where} is no member any more`);
-  if (isUp) return undefined;
   if (job.cancel_requested === true) {
     return new AppError("job_cancelled", `${where} is down, and it was cancelled`);
   }
-  return leftMs > 0 ? undefined : new AppError("job_deadline_exceeded", `${where} is down`);
+  return carrier.leftMs > 0 ? undefined : new AppError("job_deadline_exceeded", `${where} is down`);
 }

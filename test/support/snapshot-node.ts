@@ -47,6 +47,7 @@ export class FakeDriver {
   before: () => Promise<void> = () => Promise.resolve();
   after: () => Promise<void> = () => Promise.resolve();
   flattening: () => Promise<void> = () => Promise.resolve();
+  exporting: () => Promise<void> = () => Promise.resolve();
   /** Why its guests do not flush their file systems when they are to. */
   unsynced: string | undefined;
   calls = 0;
@@ -132,7 +133,8 @@ export class FakeDriver {
         await writeFile(to, Buffer.alloc(150_000, "disk"));
         return { snapshot, rootfs: await readManifest(to) };
       },
-      exportSnapshot: async ({ dir }) => {
+      exportSnapshot: async ({ dir }, options) => {
+        await this.#within(this.exporting, options?.signal);
         const path = `${dir}.memory`;
         await mkdir(dirname(path), { recursive: true });
         await writeFile(path, Buffer.alloc(70_000, "memory"));
@@ -234,11 +236,12 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     healthy: true,
     storage: { mode: "healthy", usage_pct: 10 },
   } as NodeFact;
+  const others: NodeFact[] = [];
   const nodes = {
     self: NODE,
-    all: () => [node],
-    get: (id: string) => (id === NODE ? node : undefined),
-    isMember: (id: string) => id === NODE,
+    all: () => [node, ...others],
+    get: (id: string) => [node, ...others].find(({ node_id }) => node_id === id),
+    isMember: (id: string) => [node, ...others].some(({ node_id }) => node_id === id),
     wasRemoved: () => false,
     onChange: () => () => undefined,
   };
@@ -353,7 +356,7 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     store,
     jobLog,
   };
-  return { node, disk, ...made, commit, log };
+  return { node, others, nodes, disk, ...made, commit, log };
 }
 
 /** A template that is READY, a sandbox on it, and a node at work. */

@@ -158,9 +158,10 @@ export class ReplicasWorker {
 
   /** What is frozen of a snapshot that shall be here can be had from others. */
   canFetch(id: string): boolean {
-    const frozen = this.#wanted(id)?.frozen;
-    const isOwn = this.foreignDriver(id) === undefined;
-    return frozen !== undefined && isOwn && isPublished(this.#parts, frozen);
+    const { artifact_id: rootfs = "", frozen } = this.#wanted(id) ?? {};
+    if (frozen === undefined || this.foreignDriver(id) !== undefined) return false;
+    const isThere = this.#parts.records.get("artifact", rootfs)?.status === "READY";
+    return isThere && isPublished(this.#parts, frozen);
   }
 
   /** True while it is made or removed here. */

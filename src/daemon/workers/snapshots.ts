@@ -38,7 +38,7 @@ export interface SnapshotWorkParts
   extends CommitWorkParts, SandboxJobParts, Omit<DeliveryWorkParts, "replicas"> {
   readonly catalog: Catalog;
   readonly store: DeliveryWorkParts["store"];
-  readonly nodes: Pick<Nodes, "all" | "get" | "isMember" | "onChange">;
+  readonly nodes: Pick<Nodes, "all" | "get" | "onChange">;
   readonly space: Pick<Space, "hold" | "assertWritable">;
   readonly sandboxes: Sandboxes;
   readonly replicas: Pick<
@@ -143,7 +143,6 @@ export class SnapshotsWorker {
     const { job_id, node_id: carrier = "" } = job;
     this.#times.see(job_id);
     const error = abandonedDelivery(job, {
-      isMember: nodes.isMember(carrier),
       isUp: nodes.get(carrier)?.healthy === true,
       leftMs: this.#times.leftMs(job),
     });
