@@ -11,7 +11,16 @@ import { parseArgs } from "node:util";
 import { MUTANTS } from "../test/simulation/mutants.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-export const SCENARIOS = ["registers", "voters", "leaders", "drift", "copies", "spread", "purge"];
+export const SCENARIOS = [
+  "registers",
+  "creations",
+  "voters",
+  "leaders",
+  "drift",
+  "copies",
+  "spread",
+  "purge",
+];
 const CHUNK = 100;
 const typescript = pathToFileURL(createRequire(import.meta.url).resolve("typescript")).href;
 const dataUrl = (source) => `data:text/javascript,${encodeURIComponent(source)}`;

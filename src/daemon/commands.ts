@@ -193,7 +193,8 @@ export function createCommands(parts: CommandParts): Commands {
           password: request.registry_password,
         });
       }
-      await records.update("job", job.job_id, () => ({ ...job, resource_id: job.template_id }));
+      const record = { ...job, resource_id: job.template_id };
+      await records.update("job", job.job_id, () => record, { isNew: true });
       parts.jobLog.append(job.job_id, "info", `asked for by ${context.actor}`);
       builds.reconcile();
       return queries.job(job.job_id);

@@ -58,7 +58,7 @@ export async function createTemplate(
   }
   targetNodes(nodes.all(), prepared.scope);
   const job = jobOf(parts, prepared, asked.request_id ?? context.requestId);
-  await records.update("job", job.job_id, () => job);
+  await records.update("job", job.job_id, () => job, { isNew: true });
   parts.jobLog.append(job.job_id, "info", `asked for by ${context.actor}`);
   parts.builds.reconcile();
   const ended = await jobEnd(parts, job, parts.jobDeadlineMs, context.signal);

@@ -44,6 +44,7 @@ export interface Records {
    * Reads, changes and durably writes one record. The change function answers the new value,
    * `null` for a tombstone, or `undefined` to leave the record alone; it may be called several
    * times, and what it throws is thrown here.
+   * @param options.isNew the caller has just made the id, by chance: nobody else knows it
    * @throws AppError no_quorum, catalog_degraded, catalog_unavailable; with a lease also fenced,
    *   leadership_lost
    */
@@ -51,6 +52,7 @@ export interface Records {
     kind: K,
     id: string,
     change: (current: RecordValues[K] | undefined) => RecordValues[K] | null | undefined,
+    options?: { readonly isNew?: boolean },
   ): Promise<RecordValues[K] | undefined>;
 }
 
@@ -94,8 +96,8 @@ export function createRecords(catalog: Catalog, registers: Pick<Registers, "upda
         if (entry.value !== undefined) yield entry.value;
       }
     },
-    async update(kind, id, change) {
-      return (await registers.update(kind, id, change))?.value;
+    async update(kind, id, change, options) {
+      return (await registers.update(kind, id, change, options))?.value;
     },
   };
 }
@@ -103,7 +105,7 @@ export function createRecords(catalog: Catalog, registers: Pick<Registers, "upda
 /** The same records, written under a leadership: a later leader's records are not overwritten. */
 export const ledRecords = (records: Records, lease: Lease): Records => ({
   ...records,
-  update: (kind, id, change) => records.update(kind, id, fenced(lease, change)),
+  update: (kind, id, change, options) => records.update(kind, id, fenced(lease, change), options),
 });
 
 /**

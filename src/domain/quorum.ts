@@ -13,6 +13,15 @@ export interface Ballot {
 /** Below every ballot that is ever used: what was agreed while a node was alone. */
 export const NO_BALLOT: Ballot = { counter: 0, node: "" };
 
+/**
+ * Below every ballot that is made from a clock. A register that only one proposer has ever heard of
+ * is written with this first: nothing can have been accepted below it, so nobody needs to be asked.
+ */
+const FIRST_COUNTER = 1;
+
+/** Of the one proposer that made the register's name, for one value, once. */
+export const firstBallot = (node: string): Ballot => ({ counter: FIRST_COUNTER, node });
+
 export const isHigher = (a: Ballot, b: Ballot): boolean =>
   a.counter > b.counter || (a.counter === b.counter && a.node > b.node);
 
@@ -66,6 +75,10 @@ export function acceptStep(
   number: number,
 ): Step {
   if (isHigher(row.promised, accepted.ballot)) return { ok: false, promised: row.promised };
+  // A name that two have made after all: what was there is left to who asks first.
+  if (accepted.ballot.counter === FIRST_COUNTER && row.accepted.version > 0) {
+    return { ok: false, promised: row.promised };
+  }
   return { ok: true, row: { promised: next, accepted, acceptedIn: number } };
 }
 

@@ -153,13 +153,14 @@ export interface Registers {
    * applies `change` (the new value, `null` for a tombstone, `undefined` to leave it), has a
    * majority accept it, merges it into the catalog, and answers the entry as it is then. `change`
    * may be called several times; what it throws is thrown here and nothing is written.
+   * @param options.isNew the caller has just made the id, by chance: it is written without asking
    * @throws AppError no_quorum when no majority answered in time: the change may have happened
    */
   update<K extends RecordKind>(
     kind: K,
     id: string,
     change: Change<K>,
-    options?: { timeoutMs?: number; signal?: AbortSignal },
+    options?: { timeoutMs?: number; signal?: AbortSignal; isNew?: boolean },
   ): Promise<Entry<K> | undefined>;
   /** The latest chosen value, confirmed by a majority. @throws AppError no_quorum */
   read<K extends RecordKind>(

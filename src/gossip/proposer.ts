@@ -6,6 +6,7 @@
 import {
   AppError,
   EMPTY_ROW,
+  firstBallot,
   LIMITS,
   isSameBallot,
   latestAccepted,
@@ -61,6 +62,8 @@ interface Round {
   readonly voters: VoterConfig;
   readonly untilMs: number;
   readonly everywhere: boolean;
+  /** Nobody else knows of the register yet, and nothing was proposed for it. */
+  readonly isNew: boolean;
   /** Whether a voter answered the last time that it was asked in this update. */
   readonly answered: Map<string, boolean>;
 }
@@ -80,7 +83,7 @@ export class Proposer {
    */
   readonly #name: string;
   /** The highest counter seen anywhere, so that a new ballot has a chance. */
-  #highest = 0;
+  #highest = firstBallot("").counter;
 
   constructor(parts: ProposerParts) {
     this.#parts = parts;
@@ -91,21 +94,24 @@ export class Proposer {
    * @param untilMs monotonic time after which it is given up
    * @param everywhere what is found is accepted anew by all that answer, so that a voter with
    *   another value of its own, which few accepted, has none any more
+   * @param isNew the caller has made the register's name for this update: nobody is asked first
    * @throws AppError no_quorum, what `change` throws, and the signal's reason
    */
   async update(
     key: string,
     change: RegisterChange,
-    options: { untilMs: number; signal?: AbortSignal; everywhere?: boolean },
+    options: { untilMs: number; signal?: AbortSignal; everywhere?: boolean; isNew?: boolean },
   ): Promise<Decision> {
     const { clock } = this.#parts;
     let pauseMs: number = BACK_OFF_MS.first;
     const answered = new Map<string, boolean>();
+    let isNew = options.isNew === true;
     for (;;) {
       options.signal?.throwIfAborted();
       const voters = this.#parts.voters();
       const { untilMs, everywhere = false } = options;
-      const round: Round = { key, voters, untilMs, everywhere, answered };
+      const round: Round = { key, voters, untilMs, everywhere, isNew, answered };
+      isNew = false;
       try {
         return await this.#attempt(round, change);
       } catch (error) {
@@ -133,6 +139,10 @@ export class Proposer {
         return this.#write(round, promised.ballot, promised.accepted.version, next.value);
       }
       this.#promised.delete(round.key);
+    }
+    if (round.isNew) {
+      const first = change(undefined);
+      if (first !== undefined) return this.#write(round, firstBallot(this.#name), 0, first);
     }
     const ballot: Ballot = { counter: this.#nextCounter(), node: this.#name };
     const answers = await this.#gather(round, { k: round.key, p: fromBallot(ballot) });

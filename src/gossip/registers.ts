@@ -44,6 +44,8 @@ interface UpdateOptions {
 
 interface SettleOptions extends UpdateOptions {
   /** See Proposer.update. */
+  readonly isNew?: boolean;
+  /** See Proposer.update. */
   readonly everywhere?: boolean;
 }
 
@@ -177,7 +179,7 @@ class NodeRegisters implements OpenedRegisters {
     id: string,
     change: Change<K>,
     untilMs: number,
-    { signal, everywhere = false }: SettleOptions,
+    { signal, everywhere = false, isNew = false }: SettleOptions,
   ): Promise<Entry<K> | undefined> {
     const { catalog, members } = this.#parts;
     signal?.throwIfAborted();
@@ -186,6 +188,7 @@ class NodeRegisters implements OpenedRegisters {
     const decided = await this.#proposer.update(`${kind}/${id}`, change as RegisterChange, {
       untilMs,
       everywhere,
+      isNew,
       ...(signal === undefined ? {} : { signal }),
     });
     this.#updates.add(decided.changed ? "written" : "unchanged");

@@ -69,6 +69,14 @@ export const MUTANTS = [
     seeds: 100,
   },
   {
+    name: "what is written without asking first has a ballot like any other",
+    file: "src/gossip/proposer.ts",
+    find: "firstBallot(this.#name), 0, first);",
+    replace: "{ counter: this.#nextCounter(), node: this.#name }, 0, first);",
+    scenario: "creations",
+    seeds: 100,
+  },
+  {
     name: "no fence at the node that deletes",
     file: "src/gossip/fence.ts",
     find: "if (highest !== undefined && !isAbove(token, highest)) return false;",

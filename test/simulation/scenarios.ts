@@ -27,7 +27,13 @@ interface Journal {
 let tokens = 0;
 
 /** Appends a token to a register's journal; acknowledged only when the update resolves. */
-async function append(sim: Simulation, node: SimNode, life: Life, id: string): Promise<void> {
+async function append(
+  sim: Simulation,
+  node: SimNode,
+  life: Life,
+  id: string,
+  isNew = false,
+): Promise<void> {
   const token = `${node.name}${++tokens}`;
   const entry = await life.registers.update(
     "leader",
@@ -47,7 +53,7 @@ async function append(sim: Simulation, node: SimNode, life: Life, id: string): P
         tokens: [...journal.tokens, token],
       };
     },
-    { timeoutMs: 3_000 },
+    { timeoutMs: 3_000, isNew },
   );
   if (entry !== undefined) sim.acknowledge(id, token);
 }
@@ -81,6 +87,35 @@ const registers: Scenario = {
   voters: (world) => NAMES.slice(0, world.chance.pick([1, 2, 3, 3, 5])),
   faults: () => ({}),
   work: writers,
+  async end(sim) {
+    await checkJournals(sim);
+    checkConverged(sim);
+  },
+};
+
+/* ---- creations ---------------------------------------------------------------------------- */
+
+/** Of each run, the ids that were made last. */
+const made = new WeakMap<Simulation, string[]>();
+
+/** Registers that their maker writes without asking, while the others write them too. */
+const creations: Scenario = {
+  members: 5,
+  voters: (world) => NAMES.slice(0, world.chance.pick([1, 2, 3, 3, 5])),
+  faults: (chance) => (chance.next() < 0.5 ? { skewMs: 20 } : {}),
+  work(sim, node, life) {
+    const ids = made.get(sim) ?? [];
+    made.set(sim, ids);
+    sim.every(node, 1_500, async () => {
+      const id = `${node.name}-${ids.length}`;
+      ids.push(id);
+      await append(sim, node, life, id, true);
+    });
+    sim.every(node, 300, async () => {
+      const id = ids.at(-1 - Math.floor(sim.world.chance.next() * 2));
+      if (id !== undefined) await append(sim, node, life, id);
+    });
+  },
   async end(sim) {
     await checkJournals(sim);
     checkConverged(sim);
@@ -378,6 +413,7 @@ const purge: Scenario = {
 
 export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   registers,
+  creations,
   voters,
   leaders,
   drift,

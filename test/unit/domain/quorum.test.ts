@@ -3,6 +3,7 @@ import {
   EMPTY_ROW,
   SESSION_MARGIN,
   acceptStep,
+  firstBallot,
   candidateOrder,
   endWatched,
   isOver,
@@ -41,6 +42,18 @@ describe("a voter", () => {
     const first = acceptStep(EMPTY_ROW, accepted, ballot(6), 1);
     expect(first.ok).toBe(true);
     if (first.ok) expect(acceptStep(first.row, accepted, ballot(6), 1).ok).toBe(false);
+  });
+
+  test("accepts what nobody was asked about only while it holds and has promised nothing", () => {
+    const first = { ballot: firstBallot("a"), version: 1, value: "x" };
+    expect(acceptStep(EMPTY_ROW, first, ballot(2), 1).ok).toBe(true);
+    const asked = prepareStep(EMPTY_ROW, ballot(2, "b"));
+    if (asked.ok) expect(acceptStep(asked.row, first, ballot(2), 1).ok).toBe(false);
+    const lone = { promised: ballot(0, ""), accepted: { ballot: ballot(0, ""), version: 7 } };
+    expect(acceptStep(lone, first, ballot(2), 1).ok).toBe(false);
+    const other = acceptStep(EMPTY_ROW, first, firstBallot("a"), 1);
+    const late = { ...first, ballot: firstBallot("b") };
+    if (other.ok) expect(acceptStep(other.row, late, ballot(2), 1).ok).toBe(false);
   });
 });
 

@@ -16,7 +16,7 @@ const outbid: Answer = async () => ({ ok: false, promised: [9, "n9"] });
 const busy: Answer = async () => undefined;
 
 /** An update of one register at voters that answer as `answers` says, run to its end. */
-async function update(answers: Record<string, Answer>) {
+async function update(answers: Record<string, Answer>, isNew = false) {
   const net = new Net();
   const { clock, random } = hostParts(net, "n0", voters.nodes);
   const proposer = new Proposer({
@@ -30,7 +30,7 @@ async function update(answers: Record<string, Answer>) {
   });
   const untilMs = clock.monotonic() + TIMEOUT_MS;
   const result = proposer
-    .update("template/one", () => ({ name: "one" }), { untilMs })
+    .update("template/one", () => ({ name: "one" }), { untilMs, isNew })
     .catch((error: unknown) => error);
   await net.line.run(2 * TIMEOUT_MS);
   return result;
@@ -39,6 +39,23 @@ async function update(answers: Record<string, Answer>) {
 test("two of three voters are enough", async () => {
   const decided = await update({ n0: agrees, n1: unreachable, n2: agrees });
   expect(decided).toMatchObject({ changed: true, value: { name: "one" } });
+});
+
+test("a register that is new is written without asking, and asked about once that is refused", async () => {
+  const steps: string[] = [];
+  const noted =
+    (answer: Answer): Answer =>
+    (voter, config, operation) => {
+      steps.push(operation.a === undefined ? "prepare" : "accept");
+      return answer(voter, config, operation);
+    };
+  const all = (answer: Answer) => ({ n0: answer, n1: answer, n2: answer });
+  expect(await update(all(noted(agrees)), true)).toMatchObject({ value: { name: "one" } });
+  expect(steps).toEqual(["accept", "accept", "accept"]);
+  steps.length = 0;
+  const notFirst: Answer = async (_voter, _config, { a }) => ({ ok: a?.b[0] !== 1 });
+  expect(await update(all(noted(notFirst)), true)).toMatchObject({ value: { name: "one" } });
+  expect(steps.slice(3)).toEqual([...Array(3).fill("prepare"), ...Array(3).fill("accept")]);
 });
 
 test.each([
