@@ -16,6 +16,9 @@ export interface Asset {
   readonly type: string;
 }
 
+/** One sheet by area; later ones win, and what depends on screen or paper wins over all. */
+const SHEETS = ["shell.css", "parts.css", "work.css", "forms.css", "screens.css"];
+
 const require = createRequire(import.meta.url);
 const own = (name: string): string =>
   readFileSync(new URL(`./assets/${name}`, import.meta.url), "utf8");
@@ -75,6 +78,6 @@ export function loadAssets(): { script: Asset; style: Asset } {
   ].join(";\n");
   return {
     script: asset("app", "js", "text/javascript; charset=utf-8", script),
-    style: asset("app", "css", "text/css; charset=utf-8", squeezeStyle(own("app.css"))),
+    style: asset("app", "css", "text/css; charset=utf-8", squeezeStyle(SHEETS.map(own).join(""))),
   };
 }

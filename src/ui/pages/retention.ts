@@ -65,8 +65,10 @@ const items = ({ report, now }: RetentionModel): Html =>
   );
 
 const numberField = (name: string, label: string, value: string, most: number): Html =>
-  html`<label for="r-${name}">${label}</label
-    ><input id="r-${name}" name="${name}" type="number" min="0" max="${most}" value="${value}" />`;
+  html`<span class="pair"
+    ><label for="r-${name}">${label}</label
+    ><input id="r-${name}" name="${name}" type="number" min="0" max="${most}" value="${value}"
+  /></span>`;
 
 const tryForm = ({ form, isTried }: RetentionModel): Html =>
   html`<form class="filter" method="get" action="/ui/storage/retention">
