@@ -7,6 +7,7 @@ import {
   compatAttention,
   isActiveJob,
   labelFilter,
+  pendingReplicas,
   renderRequest,
   resnapshotAttention,
   type ArtifactInfo,
@@ -182,7 +183,12 @@ export function createQueries(parts: QueryParts): Queries {
         stored(id),
         parts.isolateGuests,
       ),
-    replicas: (id) => replicas(findTemplate(id).template_id),
+    replicas(id) {
+      const template = record.template(findTemplate(id).template_id);
+      if (template === undefined) return [];
+      const begun = replicas(template.template_id);
+      return [...begun, ...pendingReplicas(template, begun, (node) => parts.nodes.get(node))];
+    },
     redoPreview: (id, request) => previewRedo({ ...parts, queries }, id, request),
     listJobs(filter = {}) {
       const items = values(catalog.list("job")).filter(

@@ -2,7 +2,7 @@
  * Generations of a template's replicas. The record says which one each node shall hold; a node that
  * has another makes it anew, beside what it has, which serves until the new one is READY.
  */
-import type { ReplicaStatus, TemplateRecord } from "./schema.ts";
+import type { NodeFact, ReplicaStatus, TemplateRecord } from "./schema.ts";
 
 type Generations = Pick<TemplateRecord, "generation" | "generations">;
 
@@ -34,3 +34,23 @@ export const isFailedReplica = (replica: ReplicaStatus): boolean =>
   replica.status !== "READY" ||
   replica.cleanup_required === true ||
   replica.redo?.phase === "FAILED";
+
+/** What the nodes say that shall hold the template and have not begun to make it. */
+export function pendingReplicas(
+  template: TemplateRecord,
+  begun: readonly ReplicaStatus[],
+  nodeOf: (nodeId: string) => Pick<NodeFact, "node_ip"> | undefined,
+): ReplicaStatus[] {
+  if (template.status === "FAILED" || template.status === "DELETING") return [];
+  const told = new Set(begun.map((replica) => replica.node_id));
+  return template.desired_nodes
+    .filter((node_id) => !told.has(node_id))
+    .map((node_id) => ({
+      node_id,
+      node_ip: nodeOf(node_id)?.node_ip ?? "",
+      instance_type: template.instance_type,
+      status: "FAILED",
+      phase: "PENDING",
+      generation: wantedGeneration(template, node_id),
+    }));
+}

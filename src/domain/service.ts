@@ -104,6 +104,7 @@ export interface Queries {
    * @throws AppError template_not_found
    */
   renderRequest(id: string, request: SandboxRequest): RenderedRequest;
+  /** By node; PENDING of those that shall hold one and have not begun it. */
   replicas(id: string): readonly ReplicaStatus[];
   /** What a redo would do now; nothing is changed. @throws AppError as `redoTemplate` */
   redoPreview(id: string, request: RedoRequest): RedoPreview;

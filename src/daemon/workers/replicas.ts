@@ -34,6 +34,7 @@ import type { Swarm } from "../../gossip/index.ts";
 import { snapshotBytes, type Space } from "../disk/space.ts";
 import type { JobLog } from "../job-log.ts";
 import type { Facts, Records } from "../records.ts";
+import { cleanReplica } from "./clean-replica.ts";
 import { assertFits, deliverFrozen, isPublished } from "./frozen-replicas.ts";
 import { MadeReplicas, type MadeReplica } from "./made-replicas.ts";
 import { Retries } from "./retries.ts";
@@ -153,7 +154,7 @@ export class ReplicasWorker {
 
   /** Drops what is here of it, whatever its record says. */
   discard(templateId: string): Promise<void> {
-    return this.#remove(templateId);
+    return this.#drop(templateId);
   }
 
   /** What is frozen of a snapshot that shall be here can be had from others. */
@@ -264,7 +265,11 @@ export class ReplicasWorker {
     const template = this.#wanted(templateId);
     const generation =
       template === undefined ? 0 : wantedGeneration(template, this.#parts.facts.nodeId);
-    const work = plan === "make" ? this.#make(templateId, abort.signal) : this.#remove(templateId);
+    const drop = () => this.#drop(templateId);
+    const work =
+      plan === "make"
+        ? this.#make(templateId, abort.signal)
+        : cleanReplica(this.#parts, templateId, drop);
     const done = work.then(
       () => {
         this.#working.delete(templateId);
@@ -470,7 +475,7 @@ export class ReplicasWorker {
     return evaluateCompat(versionsOf(versions), current, "STRICT");
   }
 
-  async #remove(templateId: string): Promise<void> {
+  async #drop(templateId: string): Promise<void> {
     await this.#made.remove(templateId);
     await this.#parts.facts.put("replica", templateId, undefined);
   }

@@ -1,5 +1,6 @@
 /** The replica worker on a node whose catalog takes nothing for a while. */
-import { expect, it } from "vitest";
+import { rm } from "node:fs/promises";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { MadeReplicas } from "../../../src/daemon/workers/made-replicas.ts";
 import { createFacts, createRecords } from "../../../src/daemon/records.ts";
 import { ReplicasWorker, type ReplicaParts } from "../../../src/daemon/workers/replicas.ts";
@@ -10,7 +11,7 @@ import {
   type DriverSnapshot,
   type LocalWrite,
 } from "../../../src/domain/index.ts";
-import { openMemoryCatalog } from "../../support/snapshot-node.ts";
+import { NODE, openMemoryCatalog, startWithSandbox } from "../../support/snapshot-node.ts";
 import { manualClock, recordedLog, templateValue, waitFor } from "../../support/storage.ts";
 
 it("waits before it tries again what cannot be written down", async () => {
@@ -92,4 +93,67 @@ it("removes the files of a replica when that has failed before", async () => {
   const rows: string[] = [];
   for await (const [key] of catalog.table("driver-snapshot").range()) rows.push(key);
   expect(rows).toEqual([]);
+});
+
+describe("a replica that is not wanted any more", () => {
+  /** One that is READY, of a template without a sandbox; its record can be dropped. */
+  async function ready() {
+    const setup = await startWithSandbox();
+    onTestFinished(() => rm(setup.dir, { recursive: true, force: true }));
+    const { node, catalog } = setup;
+    const value = { ...templateValue("tpl-2"), desired_nodes: [NODE], artifact_id: "rfs-1" };
+    await node.records.update("template", "tpl-2", () => value);
+    const dir = "tpl-2";
+    setup.fake.files.add(dir);
+    const versions = {
+      guest_image_version: "g",
+      agent_version: "a",
+      kernel_version: "k",
+      extra: {},
+    };
+    const snapshot = {
+      templateId: "tpl-2",
+      driver: "rootfs",
+      dir,
+      versions,
+      bytes: 0,
+      timings: {},
+    };
+    await node.replicas.adopt(value, snapshot);
+    const told: unknown[] = [];
+    catalog.subscribe(({ kind, id, value: now }) => {
+      if (kind !== "replica" || id !== "tpl-2") return;
+      const { status, phase } = (now ?? {}) as { status?: string; phase?: string };
+      told.push([status, phase, setup.fake.files.has(dir)]);
+    });
+    const drop = () =>
+      node.records.update("template", "tpl-2", () => ({ ...value, desired_nodes: [] }));
+    return { ...setup, told, drop };
+  }
+
+  it("tells that it is being cleaned before its files go", async () => {
+    const { told, drop } = await ready();
+    await drop();
+    await waitFor(() => told.length === 2);
+    expect(told).toEqual([
+      ["FAILED", "CLEANING", true],
+      [undefined, undefined, false],
+    ]);
+  });
+
+  it("stays with its files for a sandbox that began meanwhile", async () => {
+    const { node, catalog, fake, told, drop } = await ready();
+    const used = new Set<string>();
+    Object.assign(node.sandboxes, { usedTemplates: () => used });
+    catalog.subscribe(({ kind, value }) => {
+      const { phase } = (value ?? {}) as { phase?: string };
+      if (kind === "replica" && phase === "CLEANING" && told.length === 1) used.add("tpl-2");
+    });
+    await drop();
+    await waitFor(() => told.length === 2);
+    expect(told[1]).toEqual(["READY", "READY", true]);
+    used.clear();
+    node.replicas.reconcile();
+    await waitFor(() => !fake.files.has("tpl-2"));
+  });
 });
