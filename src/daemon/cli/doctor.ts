@@ -5,6 +5,7 @@ import {
   isActiveJob,
   isAppError,
   type ClusterView,
+  type GcReport,
   type JobInfo,
   type NodeFact,
   type Page,
@@ -34,6 +35,7 @@ export function registerDoctor(program: Command, context: CliContext): void {
           findings.push(...(await hostFindings(client)));
           findings.push(...clusterFindings((await client.json("/v1/cluster")) as ClusterView));
           findings.push(await jobFinding(client, io.clock.now()));
+          findings.push(await orphanFinding(client));
         });
       } catch (error) {
         if (!isAppError(error)) throw error;
@@ -141,4 +143,25 @@ async function jobFinding(client: Client, now: number): Promise<Finding> {
         ? `${items.filter(isActiveJob).length} active, none stands still`
         : `without a change for long: ${stuck.map((job) => job.job_id).join(", ")}`,
   };
+}
+
+/** A node that does not answer is told of elsewhere. */
+async function orphanFinding(client: Client): Promise<Finding> {
+  const plan = (await client.json("/v1/gc?dry_run=true", { method: "POST" })) as GcReport;
+  return orphansFinding(plan);
+}
+
+/** Files that nothing knows, and when they go; those that are nowhere else by their names. */
+export function orphansFinding({ orphans }: Pick<GcReport, "orphans">): Finding {
+  const check = "orphans";
+  const kept = orphans.filter(({ removed }) => !removed);
+  if (kept.length === 0) return { check, result: "ok", detail: "no files that nothing knows" };
+  const frozen = kept.filter(({ name }) => name.startsWith("snap-"));
+  const what = `${kept.length} on the disks that nothing knows, see \`gc --dry-run\``;
+  if (frozen.length === 0) return { check, result: "ok", detail: what };
+  const names = frozen.map(({ node_id, folder, name, due_at }) => {
+    return `${folder}/${name} on ${node_id} until ${due_at}`;
+  });
+  const detail = `snapshots of sandboxes without a record, move away what you need: ${names.join(", ")}`;
+  return { check, result: "warn", detail };
 }

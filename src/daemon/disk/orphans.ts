@@ -2,7 +2,8 @@
  * Files in the data folder that no record, fact or row knows: what crashes, failed removals and
  * downloads that nobody waits for any more have left. They are told of from the first look on, and
  * go when they have not changed for a while, so that nothing is taken for an orphan that is only
- * about to get its record.
+ * about to get its record. Of what is nowhere else the time counts from the first look, by the
+ * monotonic clock: a catalog that was lost makes orphans of what has not changed for long.
  */
 import { lstatSync, renameSync } from "node:fs";
 import { lstat, mkdir, readdir, rm } from "node:fs/promises";
@@ -15,6 +16,8 @@ export interface Place {
   readonly folder: string;
   /** Answers at once: between its answer and the removal nothing else runs. */
   readonly isKnown: (name: string) => boolean;
+  /** True of what is nowhere else: its whole grace runs from when it was first seen. */
+  readonly isOnlyCopy?: (name: string) => boolean;
   /** Kept for at least so long, whatever the grace. */
   readonly leastMs?: number;
 }
@@ -26,7 +29,7 @@ export interface OrphanParts {
   readonly workDir: string;
   readonly places: readonly Place[];
   readonly graceMs: number;
-  readonly clock: Pick<Clock, "now">;
+  readonly clock: Pick<Clock, "now" | "monotonic">;
   readonly log: Log;
   /** Reads what `isKnown` needs and cannot wait for. */
   readonly prepare?: () => Promise<void>;
@@ -71,19 +74,33 @@ export function createOrphans(parts: OrphanParts): Orphans {
   let counter = 0;
   let tail: Promise<unknown> = Promise.resolve();
 
-  const graceOf = ({ leastMs = 0 }: Place, urgent: boolean): number =>
-    Math.max(leastMs, urgent ? Math.min(parts.graceMs, URGENT_MS) : parts.graceMs);
+  /** When what is nowhere else was first seen, by its path. */
+  const seen = new Map<string, number>();
+
+  /** Milliseconds until it goes; less than none: it is due. */
+  const leftMs = (place: Place, name: string, changedMs: number, urgent: boolean): number => {
+    const isOnlyCopy = place.isOnlyCopy?.(name) === true;
+    const isShort = urgent && !isOnlyCopy;
+    const graceMs = isShort ? Math.min(parts.graceMs, URGENT_MS) : parts.graceMs;
+    const unchanged = changedMs + Math.max(place.leastMs ?? 0, graceMs) - clock.now();
+    if (!isOnlyCopy) return unchanged;
+    const path = join(place.folder, name);
+    const since = seen.get(path) ?? clock.monotonic();
+    seen.set(path, since);
+    return Math.max(unchanged, since + graceMs - clock.monotonic());
+  };
 
   const look = async (place: Place, name: string): Promise<Orphan | undefined> => {
     try {
       const { bytes, changedMs } = await measure(join(dataDir, place.folder, name));
+      const dueMs = clock.now() + leftMs(place, name, changedMs, false);
       return {
         node_id: parts.nodeId,
         folder: place.folder,
         name,
         bytes,
         changed_at: new Date(changedMs).toISOString(),
-        due_at: new Date(changedMs + graceOf(place, false)).toISOString(),
+        due_at: new Date(dueMs).toISOString(),
         removed: false,
       };
     } catch {
@@ -97,7 +114,9 @@ export function createOrphans(parts: OrphanParts): Orphans {
     for (const place of places) {
       const names = await readdir(join(dataDir, place.folder)).catch(() => []);
       for (const name of names.sort()) {
-        const orphan = place.isKnown(name) ? undefined : await look(place, name);
+        const isKnown = place.isKnown(name);
+        if (isKnown) seen.delete(join(place.folder, name));
+        const orphan = isKnown ? undefined : await look(place, name);
         if (orphan !== undefined) found.push(orphan);
       }
     }
@@ -129,8 +148,8 @@ export function createOrphans(parts: OrphanParts): Orphans {
     for (const orphan of await lookAll()) {
       const place = places.find(({ folder }) => folder === orphan.folder);
       if (place === undefined) continue;
-      const dueMs = Date.parse(orphan.changed_at) + graceOf(place, urgent);
-      swept.push(dueMs <= clock.now() ? await remove(place, orphan) : orphan);
+      const left = leftMs(place, orphan.name, Date.parse(orphan.changed_at), urgent);
+      swept.push(left <= 0 ? await remove(place, orphan) : orphan);
     }
     last = swept.filter(({ removed }) => !removed);
     return swept;

@@ -7,6 +7,7 @@ import {
   type DriverSnapshot,
 } from "../../domain/index.ts";
 import type { Facts, Records } from "../records.ts";
+import { isOfSandbox } from "../workers/made-replicas.ts";
 import type { Place } from "./orphans.ts";
 
 /** Damaged artifacts are set aside for a person to look at, for so long. */
@@ -77,8 +78,8 @@ export function createPlaces({ catalog, records, facts, store, isWorking }: Plac
         folder: "artifacts/partial",
         isKnown: (name) => store.isPartialOpen(hex(name)) || isWanted(hex(name)),
       },
-      { folder: "templates", isKnown: isSnapshot },
-      { folder: "snapshots", isKnown: isSnapshot },
+      { folder: "templates", isKnown: isSnapshot, isOnlyCopy: isOfSandbox },
+      { folder: "snapshots", isKnown: isSnapshot, isOnlyCopy: isOfSandbox },
     ],
   };
 }

@@ -40,6 +40,9 @@ const IN_WORK = ".new";
 const retiredKey = (templateId: string, generation: number): string =>
   `${templateId}@${generation}`;
 
+/** A sandbox's snapshot, by its folder's name: a template's replica is in `<id>.g<generation>`. */
+export const isOfSandbox = (folder: string): boolean => /^snap-[^.]+$/.test(folder);
+
 export class MadeReplicas {
   readonly #parts: MadeParts;
   readonly #serving = new Map<string, MadeReplica>();
@@ -154,16 +157,22 @@ export class MadeReplicas {
     await catalog.table(TABLE).delete(key);
   }
 
-  /** Folders that a crash left between their making and their row. */
+  /**
+   * Folders that a crash left between their making and their row. A template's replica is made
+   * again; what was frozen of a sandbox is nowhere else, and its row may be lost with the catalog:
+   * such a folder is told of and has its grace as an orphan.
+   */
   async #sweep(): Promise<void> {
-    const { folders, templatesDir } = this.#parts;
+    const { folders, log, templatesDir } = this.#parts;
     const kept = new Set<string>();
     for (const { snapshot } of this.#serving.values()) kept.add(snapshot.dir);
     for (const { snapshot } of this.#retired.values()) kept.add(snapshot.dir);
     for (const { dir } of this.#foreign.values()) kept.add(dir);
     for (const name of await folders.names(templatesDir)) {
       const dir = join(templatesDir, name);
-      if (!kept.has(dir) && !name.endsWith(IN_WORK)) await folders.remove(dir);
+      if (kept.has(dir) || name.endsWith(IN_WORK)) continue;
+      if (!isOfSandbox(name)) await folders.remove(dir);
+      else log.warn("a sandbox's snapshot has no row: it is kept for the orphan grace", { dir });
     }
   }
 }

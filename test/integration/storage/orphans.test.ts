@@ -85,3 +85,44 @@ it("under disk pressure the grace is ten minutes", async () => {
     expect((await orphans.sweep({ urgent: true })).every(({ removed }) => removed)).toBe(true);
   });
 });
+
+it("a sandbox's snapshot has its whole grace from the first look on, disk pressure or not", async () => {
+  await withFolder(async (dataDir) => {
+    for (const name of ["snap-1", "snap-2"])
+      await mkdir(join(dataDir, "templates", name), { recursive: true });
+    // Made long ago: only its row was lost.
+    const clock = { ...manualClock(Date.now() + 100 * HOUR_MS), passed: 0 };
+    const known = new Set<string>();
+    const place: Place = {
+      folder: "templates",
+      isKnown: (name) => known.has(name),
+      isOnlyCopy: (name) => name.startsWith("snap-"),
+    };
+    const orphans = createOrphans({
+      nodeId: "a",
+      dataDir,
+      workDir: join(dataDir, "work"),
+      places: [place],
+      graceMs: HOUR_MS,
+      clock: { now: () => clock.time + clock.passed, monotonic: () => clock.passed },
+      log: recordedLog(),
+    });
+    const removed = async (urgent: boolean) =>
+      (await orphans.sweep({ urgent })).filter((one) => one.removed).map(({ name }) => name);
+    const [first] = await orphans.find();
+    expect(Date.parse(first?.due_at ?? "")).toBe(clock.time + HOUR_MS);
+    clock.passed = HOUR_MS - 1;
+    expect(await removed(true)).toEqual([]);
+    // Its record is heard of, and lost again: its grace begins anew.
+    known.add("snap-2");
+    await orphans.find();
+    known.clear();
+    // Whatever the wall clock is set to.
+    clock.time += 1_000 * HOUR_MS;
+    expect(await removed(true)).toEqual([]);
+    clock.passed = HOUR_MS;
+    expect(await removed(false)).toEqual(["snap-1"]);
+    clock.passed = 2 * HOUR_MS;
+    expect(await removed(false)).toEqual(["snap-2"]);
+  });
+});

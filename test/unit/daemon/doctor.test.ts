@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { clusterFindings } from "../../../src/daemon/cli/doctor.ts";
+import { clusterFindings, orphansFinding } from "../../../src/daemon/cli/doctor.ts";
 import { aCluster, aLoneNode } from "../../support/fake-http-service.ts";
 
 describe("what doctor says of a cluster", () => {
@@ -27,5 +27,31 @@ describe("what doctor says of a cluster", () => {
       "members",
       "peers",
     ]);
+  });
+});
+
+describe("what doctor says of orphan files", () => {
+  const orphan = {
+    node_id: "node-b",
+    folder: "templates",
+    name: "snap-1",
+    bytes: 4_096,
+    changed_at: "2026-01-01T00:00:00.000Z",
+    due_at: "2026-01-01T01:00:00.000Z",
+    removed: false,
+  };
+
+  test("nothing, where there are none or only such as can be had again", () => {
+    expect(orphansFinding({ orphans: [] }).result).toBe("ok");
+    expect(orphansFinding({ orphans: [{ ...orphan, name: "tpl-1.g2" }] })).toMatchObject({
+      result: "ok",
+      detail: expect.stringMatching(/^1 /),
+    });
+  });
+
+  test("names a sandbox's snapshot that has lost its record, and when it goes", () => {
+    const { result, detail } = orphansFinding({ orphans: [orphan] });
+    expect(result).toBe("warn");
+    expect(detail).toContain("templates/snap-1 on node-b until 2026-01-01T01:00:00.000Z");
   });
 });

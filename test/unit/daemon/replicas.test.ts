@@ -1,5 +1,6 @@
 /** The replica worker on a node whose catalog takes nothing for a while. */
-import { rm } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { MadeReplicas } from "../../../src/daemon/workers/made-replicas.ts";
 import { createFacts, createRecords } from "../../../src/daemon/records.ts";
@@ -11,7 +12,12 @@ import {
   type DriverSnapshot,
   type LocalWrite,
 } from "../../../src/domain/index.ts";
-import { NODE, openMemoryCatalog, startWithSandbox } from "../../support/snapshot-node.ts";
+import {
+  NODE,
+  openMemoryCatalog,
+  startNode,
+  startWithSandbox,
+} from "../../support/snapshot-node.ts";
 import { manualClock, recordedLog, templateValue, waitFor } from "../../support/storage.ts";
 
 it("waits before it tries again what cannot be written down", async () => {
@@ -156,4 +162,23 @@ describe("a replica that is not wanted any more", () => {
     node.replicas.reconcile();
     await waitFor(() => !fake.files.has("tpl-2"));
   });
+});
+
+it("a lost catalog takes no sandbox's snapshot with it, only what can be made again", async () => {
+  const { dir, node, fake } = await startWithSandbox();
+  onTestFinished(() => rm(dir, { recursive: true, force: true }));
+  await node.worker.stop();
+  await node.replicas.stop();
+  const templates = join(dir, "templates");
+  for (const name of ["snap-1", "tpl-1.g1", "snap-2.new"]) {
+    await mkdir(join(templates, name), { recursive: true });
+  }
+  const again = await startNode(await openMemoryCatalog(), fake, dir);
+  expect((await readdir(templates)).sort()).toEqual(["snap-1", "snap-2.new"]);
+  const warned = again.log.lines.filter(({ level }) => level === "warn");
+  expect(warned).toContainEqual(
+    expect.objectContaining({ fields: { dir: join(templates, "snap-1") } }),
+  );
+  await again.worker.stop();
+  await again.replicas.stop();
 });
