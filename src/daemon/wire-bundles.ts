@@ -2,6 +2,7 @@
 import { AppError, type Queries } from "../domain/index.ts";
 import { createExports } from "./bundle/exports.ts";
 import { createImports } from "./bundle/imports.ts";
+import { createRelay } from "./bundle/relay.ts";
 import type { BundleCommands } from "./commands.ts";
 import type { DaemonParts } from "./parts.ts";
 import type { State } from "./state.ts";
@@ -32,13 +33,21 @@ export function createBundles(
     log: parts.log.child({ module: "import" }),
     jobDeadlineMs: config.job_deadline_ms,
   });
-  return {
-    exportBundle(idOrName, context) {
-      const { template_id: id } = queries.template(idOrName);
+  const relay = createRelay({
+    transport: state.cluster.transport,
+    members: state.cluster.members,
+    clock,
+    random,
+    isUp: (nodeId) => state.nodes.get(nodeId)?.healthy === true,
+    async open(id, signal) {
       const record = state.records.get("template", id);
-      if (record !== undefined) return exports.open(record, context.signal);
+      if (record !== undefined) return exports.open(record, signal);
       throw new AppError("template_not_found", `template ${id} is still being made by its job`);
     },
+  });
+  return {
+    exportBundle: (idOrName, context) =>
+      relay.open(queries.template(idOrName).template_id, context.signal),
     importBundle: (source, request, context) => imports.take(source, request, context),
   };
 }

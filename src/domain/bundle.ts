@@ -86,7 +86,7 @@ const filePart = z.strictObject({
 export type BundleFile = z.infer<typeof filePart>;
 
 const replica = replicaSchema.shape;
-const manifestShape = z.strictObject({
+export const bundleManifestSchema = z.strictObject({
   format: z.literal(BUNDLE_FORMAT),
   version: z.literal(BUNDLE_VERSION),
   kind: z.enum(["template", "snapshot"]),
@@ -114,7 +114,7 @@ const manifestShape = z.strictObject({
     .optional(),
   files: z.array(filePart).min(1).max(8),
 });
-export type BundleManifest = z.infer<typeof manifestShape>;
+export type BundleManifest = z.infer<typeof bundleManifestSchema>;
 
 /** Rules between the fields; the shape alone says nothing of them. */
 function contradictionOf(manifest: BundleManifest): string | undefined {
@@ -159,7 +159,7 @@ export function parseBundleManifest(content: Uint8Array): BundleManifest {
     const version = String(given.version).slice(0, 32);
     throw invalidBundle(`format version ${version}, and this program reads ${BUNDLE_VERSION}`);
   }
-  const parsed = manifestShape.safeParse(value);
+  const parsed = bundleManifestSchema.safeParse(value);
   if (!parsed.success) {
     const where = parsed.error.issues[0]?.path.join(".") ?? "";
     throw invalidBundle(`its manifest does not fit the format at ${JSON.stringify(where)}`);

@@ -47,7 +47,9 @@ export type Protocol =
   /** Scans and baselines of compat, which each node writes itself. */
   | "compat"
   /** The disk of one node: how full it is. */
-  | "storage";
+  | "storage"
+  /** Exports that another node passes on, a piece at a time. */
+  | "bundle";
 
 /** What went over one topic or protocol in one direction, since the transport started. */
 export interface Traffic {

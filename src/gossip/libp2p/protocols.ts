@@ -12,6 +12,7 @@ export const PROTOCOLS: readonly Protocol[] = [
   "refs",
   "compat",
   "storage",
+  "bundle",
 ];
 /** What goes to everybody, without an answer. */
 export const MESSAGES = "messages";
