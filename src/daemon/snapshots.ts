@@ -183,6 +183,8 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
     try {
       await parts.deletions.remove(id, { force: false, actor: context.actor });
     } catch (error) {
+      // Another has deleted it since it was found here: it is told by its own name.
+      if (isAppError(error, "template_not_found")) findSnapshot(records, id);
       const code = isAppError(error) ? error.code : "internal";
       // Who is refused may ask again under the same id.
       if (!isAppError(error) || error.row.status >= 500) {

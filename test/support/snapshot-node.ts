@@ -333,7 +333,10 @@ export async function startNode(catalog: OpenedCatalog, fake: FakeDriver, dir: s
     clusterRefs,
     deletions: {
       remove: async (id) => {
-        await records.update("template", id, () => null);
+        await records.update("template", id, (current) => {
+          if (current === undefined) throw new AppError("template_not_found");
+          return null;
+        });
         return { template_id: id };
       },
     },

@@ -122,6 +122,33 @@ export const rollbackAgainstSnapshot: Act = async ({ state, cluster, node, choic
   return [taken === "" ? after : withSnapshot(after, taken, sandbox)];
 };
 
+/** What it runs on, or what it goes back to, is deleted meanwhile. */
+export const rollbackAgainstRemove: Act = async ({ state, cluster, node, choice }) => {
+  const { first, second } = choice;
+  const [to = "", { of: sandbox } = { of: "" }] =
+    Object.entries(state.snapshots).find(([, one]) => isOwn(state, one)) ?? [];
+  const from = state.sandboxes[sandbox]?.on ?? "";
+  const id = first % 3 === 0 ? to : from;
+  const other = pick(state.members, second);
+  const [back, gone] = await cluster.atOnce<unknown>(gapOf(choice), [
+    () => rollback(cluster, node, sandbox, to),
+    () => removal(cluster, state, other, id),
+  ]);
+  const lost = [
+    "snapshot_not_found",
+    "snapshot_deleting",
+    "wrong_status",
+    "template_has_no_ready_replica",
+  ] as const;
+  const isBack = expectCode("rollback", back, "ok", ...(id === to ? lost : []));
+  const after = isBack ? moved(state, sandbox, to) : state;
+  // It may be in use still by what has just been left.
+  const allowed = isFree(after, id) ? (["ok"] as const) : [];
+  const busy = "template_attempt_in_progress";
+  const isGone = expectCode("deleting", gone, ...allowed, kept(state, id), busy);
+  return [isGone ? removed(after, id) : after];
+};
+
 /** A sandbox that runs can go back to it. */
 export const isOwn = ({ sandboxes }: State, { of, failed }: State["snapshots"][string]): boolean =>
   !failed && of in sandboxes;
@@ -144,30 +171,36 @@ interface UnderWay {
   readonly after?: State;
 }
 
-/** Something that takes some time, as far as there is anything to do it with. */
+/** One of what there is something for; undefined: there is nothing. */
 function begin({ state, cluster, node, choice: { first, second } }: Input): UnderWay | undefined {
   const sandbox = pick(state.sandboxes, first);
   const template = pick(state.templates, first);
   const id = pick(idsOf(state), first);
-  const [own] = Object.entries(state.snapshots).find(([, one]) => one.of === sandbox) ?? [];
-  const kinds: readonly (() => UnderWay | false)[] = [
-    () =>
-      id !== "" && {
+  const [own = ""] =
+    Object.entries(state.snapshots).find(([, one]) => one.of === sandbox && !one.failed) ?? [];
+  const hasRoom = !has(state.templates, 4);
+  const kinds: readonly (readonly [can: boolean, begin: () => UnderWay])[] = [
+    [
+      id !== "",
+      () => ({
         call: removal(cluster, state, node, id),
         ...(isFree(state, id) ? { after: removed(state, id) } : {}),
-      },
-    () => sandbox !== "" && { call: snapshot(cluster, node, sandbox) },
-    () =>
-      sandbox !== "" &&
-      own !== undefined && {
+      }),
+    ],
+    [sandbox !== "", () => ({ call: snapshot(cluster, node, sandbox) })],
+    [
+      sandbox !== "" && own !== "",
+      () => ({
         call: rollback(cluster, node, sandbox, own),
         after: moved(state, sandbox, own),
-      },
-    () => template !== "" && { call: redo(cluster, node, template) },
-    () => sandbox !== "" && !has(state.templates, 4) && { call: commit(cluster, node, sandbox) },
-    () => !has(state.templates, 4) && { call: create(cluster, node, first) },
+      }),
+    ],
+    [template !== "", () => ({ call: redo(cluster, node, template) })],
+    [sandbox !== "" && hasRoom, () => ({ call: commit(cluster, node, sandbox) })],
+    [hasRoom, () => ({ call: create(cluster, node, first) })],
   ];
-  return kinds[second % kinds.length]?.() || undefined;
+  const possible = kinds.filter(([can]) => can);
+  return possible[second % possible.length]?.[1]();
 }
 
 /** Any operation, and the node that is asked, the sandbox's or the leader dies in its middle. */

@@ -59,6 +59,10 @@ const COMMANDS: Readonly<Record<string, readonly [can: Can, act: Act]>> = {
     (state) => Object.values(state.snapshots).some((one) => races.isOwn(state, one)),
     races.rollbackAgainstSnapshot,
   ],
+  rollbackAgainstRemove: [
+    (state) => Object.values(state.snapshots).some((one) => races.isOwn(state, one)),
+    races.rollbackAgainstRemove,
+  ],
   crash: [always, races.crash],
   powerOff: [always, races.powerOff],
   crashDuring: [always, races.crashDuring],
@@ -66,12 +70,29 @@ const COMMANDS: Readonly<Record<string, readonly [can: Can, act: Act]>> = {
 
 /** What others need, and what only some states allow. */
 const OFTEN = {
-  ...{ create: 3, run: 3, snapshot: 3, rollback: 3, rollbackAgainstSnapshot: 2, remove: 2 },
+  ...{
+    create: 3,
+    run: 3,
+    snapshot: 3,
+    rollback: 3,
+    rollbackAgainstSnapshot: 2,
+    rollbackAgainstRemove: 3,
+    remove: 2,
+  },
   ...{ removeAgainstAcquire: 2, removeAgainstRedo: 2, crashDuring: 4, commit: 2, promote: 2 },
 } as Readonly<Record<string, number>>;
 const WEIGHED = Object.keys(COMMANDS).flatMap((name) =>
   Array.from({ length: OFTEN[name] ?? 1 }, () => name),
 );
+
+/** What the state allows; where what most others need is not there, every third time that. */
+function allowedIn(state: State): readonly string[] {
+  const allowed = WEIGHED.filter((name) => COMMANDS[name]?.[0](state) === true);
+  const { templates, sandboxes, snapshots } = state;
+  const needed = !has(templates) ? "create" : !has(sandboxes) ? "run" : "snapshot";
+  if (needed === "snapshot" && has(snapshots)) return allowed;
+  return [...allowed, ...Array.from({ length: Math.ceil(allowed.length / 2) }, () => needed)];
+}
 
 /** How many of each were carried out. */
 export type Counts = Record<string, number>;
@@ -95,8 +116,7 @@ class Step implements fc.AsyncCommand<Model, Cluster> {
 
   async run(model: Model, cluster: Cluster): Promise<void> {
     const { state } = model;
-    const allowed = WEIGHED.filter((name) => COMMANDS[name]?.[0](state) === true);
-    this.#name = pick(allowed, this.#drawn);
+    this.#name = pick(allowedIn(state), this.#drawn);
     const [, act] = COMMANDS[this.#name] as readonly [Can, Act];
     const choice = this.#choice;
     cluster.sim.world.note(`---- ${this.toString()}`);

@@ -375,6 +375,16 @@ describe("deleting a snapshot", () => {
     await expect(again).rejects.toMatchObject({ code: "snapshot_not_found" });
   });
 
+  it("twice at once finds nothing the second time", async () => {
+    const { snapshot_id: id } = await create();
+    const both = ["d1", "d2"].map((request_id) =>
+      node.snapshots.remove(id, { request_id }, CONTEXT),
+    );
+    const [first, second] = await Promise.allSettled(both);
+    expect(first?.status).toBe("fulfilled");
+    expect(second).toMatchObject({ reason: { code: "snapshot_not_found" } });
+  });
+
   it("refuses the id of a template, and a request id that was used for another request", async () => {
     const wrong = node.snapshots.remove("tpl-1", {}, CONTEXT);
     await expect(wrong).rejects.toMatchObject({ code: "snapshot_not_found" });
