@@ -148,8 +148,9 @@ export interface RuntimeDriver {
   ): Promise<DriverSandbox>;
   /**
    * Makes a sandbox's snapshot stand by itself: writes the disk as its guest saw it to `to` (not
-   * there yet), a raw file with its holes, which is the snapshot's root filesystem from then on,
-   * with nothing above it. On failure `to` is not there, and the snapshot is of no more use.
+   * there yet), a raw file with its holes and its journal played back, which is the snapshot's root
+   * filesystem from then on; above it is no more than what the playing back has changed. On failure
+   * `to` is not there, and the snapshot is of no more use.
    * @throws AppError snapshot_not_found when it is not whole; snapshot_failed
    */
   flattenSnapshot(

@@ -98,6 +98,53 @@ export async function applyOverlay(
   }
 }
 
+/**
+ * Writes what lies below an overlay, where that has something of its own, to an overlay in `to`,
+ * which must not be there: over the two made one it shows what was there before.
+ * @param below raw, as long as the disk
+ * @throws Error when the overlay is something else or of another size, or the signal's reason
+ */
+export async function keepBelow(
+  overlay: string,
+  below: string,
+  to: string,
+  sizeBytes: number,
+  backing: { path: string; format: "raw" | "qcow2" },
+  options: { signal?: AbortSignal } = {},
+): Promise<void> {
+  const files: FileHandle[] = [];
+  const opened = async (path: string, flags: string): Promise<FileHandle> => {
+    const file = await open(path, flags, 0o640);
+    files.push(file);
+    return file;
+  };
+  try {
+    const layer = await readLayer(await opened(overlay, "r"), sizeBytes);
+    const base = await opened(below, "r");
+    const out = await opened(to, "wx");
+    const image = emptyOverlay(sizeBytes, backing);
+    let next = FIRST_FREE;
+    for (let index = 0; index < Math.ceil(sizeBytes / L2_BYTES); index++) {
+      options.signal?.throwIfAborted();
+      const found = await readL2(layer, index);
+      if (found === undefined) continue;
+      const table = Buffer.alloc(CLUSTER);
+      for (let entry = 0; entry < L2_ENTRIES; entry++) {
+        if (topmost([found], entry) === undefined) continue;
+        const bytes = await readAt(base, (index * L2_ENTRIES + entry) * CLUSTER, CLUSTER);
+        await out.write(bytes, 0, CLUSTER, next * CLUSTER);
+        table.writeBigUInt64BE(BigInt(next++ * CLUSTER) | COPIED, entry * 8);
+      }
+      await out.write(table, 0, CLUSTER, next * CLUSTER);
+      image.writeBigUInt64BE(BigInt(next++ * CLUSTER) | COPIED, AT.l1 + index * 8);
+    }
+    await countAll(out, image, next);
+    await out.sync();
+  } finally {
+    for (const file of files) await file.close();
+  }
+}
+
 async function applyTable(
   layer: Layer,
   found: Buffer,

@@ -1,5 +1,5 @@
 /** Snapshots of running guests under real QEMU, and what is done with them. */
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import {
   copyFileSync,
@@ -215,9 +215,11 @@ describe("a snapshot made to stand by itself", () => {
     expect(rootfs.manifest.sizeBytes).toBe(statSync(to).size);
     expect(statSync(to).size).toBe(statSync(rootfsPath).size);
     const { description, files } = await driver.exportSnapshot(flat);
-    expect(files.find(({ name }) => name === "disk.qcow2")?.manifest.sizeBytes).toBe(
-      emptyOverlay(statSync(to).size, { path: "rootfs", format: "raw" }).length,
-    );
+    // Only what playing the journal back has changed.
+    const disk = files.find(({ name }) => name === "disk.qcow2")!.manifest.sizeBytes;
+    const empty = emptyOverlay(statSync(to).size, { path: "rootfs", format: "raw" }).length;
+    expect(disk).toBeGreaterThan(empty);
+    expect(disk).toBeLessThan(statSync(to).size / 4);
     const dir = snapshotDir("tpl-2");
     const { versions } = snapshot;
     const made = await driver.importSnapshot({
@@ -230,12 +232,8 @@ describe("a snapshot made to stand by itself", () => {
     expect((await askState(young)).note).toBe("whole");
     await driver.stop("young");
     await driver.removeSnapshot(made);
-    // Its journal is played back by whoever mounts it next.
-    copyFileSync(to, join(short, "played.ext4"));
-    const checked = spawnSync("e2fsck", ["-p", join(short, "played.ext4")]);
-    expect([0, 1]).toContain(checked.status);
-    execFileSync("e2fsck", ["-fn", join(short, "played.ext4")]);
-    for (const name of ["flat.ext4", "played.ext4"]) rmSync(join(short, name));
+    execFileSync("e2fsck", ["-fn", to]);
+    rmSync(to);
     await expect(driver.flattenSnapshot({ snapshot, to })).rejects.toMatchObject({
       code: "snapshot_not_found",
     });

@@ -350,7 +350,11 @@ export class QemuDriver implements RuntimeDriver {
     options: { signal?: AbortSignal } = {},
   ): ReturnType<RuntimeDriver["flattenSnapshot"]> {
     this.#records.delete(snapshot.dir);
-    return flattenDisk(snapshot, to, options.signal);
+    const { program, clock } = this.#parts;
+    const onProcess = (spawned: Spawned) => this.#own(spawned);
+    const chosen = await this.#accelerator();
+    const parts = { program, chosen, assets: await this.#guestAssets(), clock, onProcess };
+    return flattenDisk(snapshot, to, parts, this.#until(options.signal));
   }
 
   exportSnapshot(
