@@ -167,4 +167,12 @@ export const MUTANTS = [
     scenario: "registers",
     seeds: 100,
   },
+  {
+    name: "a deletion does not look at refs",
+    file: "src/daemon/deletions.ts",
+    find: "    if (count > 0) throw stillInUse(template, count, users);\n",
+    replace: "",
+    scenario: "model",
+    seeds: 60,
+  },
 ];
