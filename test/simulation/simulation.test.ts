@@ -49,7 +49,7 @@ describe("the simulation", { timeout: 8 * MINUTES }, () => {
   it("sequences of all operations on three daemons end where a simple model does", async () => {
     const { found, totals } = await runSeeds(
       "model",
-      1 + (Math.floor(Date.now() / 1_000) % 500),
+      1 + (Math.floor(Date.now() / 1_000) % 85),
       15,
     );
     expect(found, `npm run sim -- --model 1 --seed ${found?.seed}`).toBeUndefined();
