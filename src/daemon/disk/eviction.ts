@@ -44,7 +44,8 @@ export interface Evictions {
 
 export function createEvictions(parts: EvictionParts): Evictions {
   const { records, store, cleanup, meter, log } = parts;
-  let running: Promise<void> | undefined;
+  let tail: Promise<unknown> = Promise.resolve();
+  let waiting = 0;
 
   const candidateOf = (
     artifact: ArtifactRecord,
@@ -115,11 +116,12 @@ export function createEvictions(parts: EvictionParts): Evictions {
       return false;
     }
   };
-  const reclaim = async (bytes: number): Promise<void> => {
-    // Two that lack room at once: the second looks again after the first.
-    await running;
-    running = run(bytes).finally(() => (running = undefined));
-    await running;
+  /** Those that lack room at once are served one after the other, each by what is left then. */
+  const reclaim = (bytes: number): Promise<void> => {
+    waiting++;
+    const done = tail.then(() => run(bytes)).finally(() => waiting--);
+    tail = done.catch(() => undefined);
+    return done;
   };
 
   return {
@@ -129,7 +131,7 @@ export function createEvictions(parts: EvictionParts): Evictions {
         : chooseEvictions(candidates(), excess()).map(({ sinceMs: _since, ...one }) => one),
     reclaim,
     async relieve() {
-      if (excess() > 0 && running === undefined) await reclaim(excess());
+      if (excess() > 0 && waiting === 0) await reclaim(excess());
     },
   };
 }

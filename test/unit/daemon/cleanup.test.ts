@@ -319,6 +319,26 @@ describe("eviction under disk pressure", () => {
     expect(evictions.due()).toEqual([]);
   });
 
+  it("several that lack room at once are served one after the other", async () => {
+    const ids = ["rfs-1", "rfs-2", "rfs-3"];
+    for (const id of ids) {
+      await artifact(id, { unreferenced_at: AT });
+      await hold("a", id);
+    }
+    let active = 0;
+    const most: number[] = [];
+    removal = async () => {
+      most.push(++active);
+      for (let turn = 0; turn < 20; turn++) await new Promise((next) => setImmediate(next));
+      active--;
+      if (most.length === 1) throw new Error("io error");
+    };
+    const evictions = evictionsOf("a");
+    await Promise.all(ids.map(() => evictions.reclaim(10 * MIB)));
+    expect(most.every((count) => count === 1)).toBe(true);
+    expect(sides.a.files.size).toBe(0);
+  });
+
   it("nothing goes while this node does not agree with another", async () => {
     await artifact("rfs-1", { unreferenced_at: AT });
     await hold("a", "rfs-1");
