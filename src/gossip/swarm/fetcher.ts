@@ -244,6 +244,7 @@ export class FetchTask implements Asker {
     if (missing.size === 0 || this.#neighbours.isAnyWithin(missing)) this.#holders.saw();
     this.#holders.assertAny(() => missing.indexes());
     this.#neighbours.meet(missing);
+    this.#lookAgain();
     const now = this.#parts.clock.monotonic();
     if (now - this.#checkpointAt >= CHECKPOINT_MS) {
       this.#checkpointAt = now;
@@ -281,8 +282,10 @@ export class FetchTask implements Asker {
         fresh = false;
       }
       if (!fresh && neighbour.isResting && this.#neighbours.hasPartial) return;
+      if (!fresh && neighbour.hasNothing) return;
       const indexes = fresh ? [] : this.#choose(neighbour, limit);
-      if (!fresh && indexes.length === 0) return;
+      neighbour.hasNothing = !fresh && indexes.length === 0;
+      if (neighbour.hasNothing) return;
       const count = fresh ? limit : indexes.length;
       if (!this.#parts.download.tryTake(count * chunkSizeBytes)) return this.#pumpSoon();
       void this.#request(neighbour, { fresh, indexes, count });
@@ -360,6 +363,11 @@ export class FetchTask implements Asker {
     }
   }
 
+  /** To look for something to ask for costs a walk through all that lacks. */
+  #lookAgain(): void {
+    for (const neighbour of this.#neighbours) neighbour.hasNothing = false;
+  }
+
   /** They are no longer on their way from there. */
   #land(neighbour: Neighbour, indexes: readonly number[]): void {
     for (const index of indexes) {
@@ -367,7 +375,9 @@ export class FetchTask implements Asker {
       if (from === undefined) continue;
       const at = from.indexOf(neighbour);
       if (at >= 0) from.splice(at, 1);
-      if (from.length === 0) this.#inFlight.delete(index);
+      if (from.length > 0) continue;
+      this.#inFlight.delete(index);
+      if (this.partial?.have.has(index) !== true) this.#lookAgain();
     }
   }
 

@@ -78,7 +78,8 @@ export type HavesPart = Pick<HaveAnswer, "complete" | "log" | "cursor" | "haves"
 export function encodeMessage(head: unknown, body: readonly Uint8Array[] = []): Uint8Array {
   const text = new TextEncoder().encode(JSON.stringify(head));
   const length = body.reduce((sum, part) => sum + part.length, 4 + text.length);
-  const bytes = new Uint8Array(length);
+  // Every byte of it is written below.
+  const bytes = Buffer.allocUnsafeSlow(length);
   new DataView(bytes.buffer).setUint32(0, text.length, true);
   bytes.set(text, 4);
   let at = 4 + text.length;

@@ -37,6 +37,8 @@ export class Neighbour {
   failures = 0;
   notBefore = 0;
   receivedBytes = 0;
+  /** It was found to have nothing to ask for, and nothing has changed since. */
+  hasNothing = false;
   #rateBps: number | undefined;
   #spanBytes = 0;
   #spanFrom = 0;
@@ -116,7 +118,9 @@ export class Neighbour {
     this.complete = false;
     if (part.haves !== undefined && part.log === this.log && this.have !== undefined) {
       for (const index of part.haves) {
-        if (this.have.set(index)) this.#availability[index] = (this.#availability[index] ?? 0) + 1;
+        if (!this.have.set(index)) continue;
+        this.#availability[index] = (this.#availability[index] ?? 0) + 1;
+        this.hasNothing = false;
       }
       this.cursor = Math.max(this.cursor, part.cursor);
       return;
@@ -157,6 +161,7 @@ export class Neighbour {
       if (change !== 0) this.#availability[i] = (this.#availability[i] ?? 0) + change;
     }
     this.have = next;
+    this.hasNothing = false;
   }
 }
 
