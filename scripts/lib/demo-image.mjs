@@ -13,10 +13,10 @@ function findBusybox() {
 }
 
 /**
- * Writes an OCI layout to `dir`, tagged `demo`.
+ * Writes an OCI layout to `dir`, tagged `demo`. `pages`: shell programs more, by name in /cgi-bin.
  * @returns {Promise<{reference: string, layers: number, bytes: number}>}
  */
-export async function assembleDemoImage(dir, { text = "hello from a sandbox" } = {}) {
+export async function assembleDemoImage(dir, { text = "hello from a sandbox", pages = {} } = {}) {
   mkdirSync(dir, { recursive: true });
   const applets = [
     "sh",
@@ -70,6 +70,13 @@ export async function assembleDemoImage(dir, { text = "hello from a sandbox" } =
           "#!/bin/sh\necho 'content-type: text/plain'\necho\n" +
             '[ -z "$QUERY_STRING" ] || echo "$QUERY_STRING" > /tmp/note\ncat /tmp/note\n',
           0o755,
+        ),
+        ...Object.entries(pages).map(([name, commands]) =>
+          file(
+            `www/cgi-bin/${name}`,
+            `#!/bin/sh\necho 'content-type: text/plain'\necho\n${commands}\n`,
+            0o755,
+          ),
         ),
       ],
     },
