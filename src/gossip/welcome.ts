@@ -10,7 +10,10 @@ import type { Warnings } from "./warnings.ts";
 
 /** A peer that reconnects over and over is asked again after this. */
 const AGAIN_MS = 5_000;
-/** One peer is asked again each time: clocks move, and of two with one identity both are heard. */
+/**
+ * One peer is asked again each time: clocks move, and of two with one identity both are heard. And
+ * all with whom something is wrong, so that a warning does not stand for long when it is over.
+ */
 const ROUND_MS = 20_000;
 /** Until this node's new addresses are in the configuration, or its clock is seen to have moved. */
 const CHECK_MS = 5_000;
@@ -68,9 +71,13 @@ export function createWelcome(parts: WelcomeParts): {
     asked.clear();
     for (const peer of transport.connections()) void ask(peer);
   };
-  const askOne = (): void => {
-    const peer = pickOne(parts.random, transport.connections());
-    if (peer !== undefined) void ask(peer);
+  const askSome = (): void => {
+    const peers = transport.connections();
+    const doubtful = new Set(warnings.list().map(({ node_id }) => node_id));
+    const chosen = new Set(peers.filter((peer) => doubtful.has(members.nodeOf(peer) ?? peer)));
+    const one = pickOne(parts.random, peers);
+    if (one !== undefined) chosen.add(one);
+    for (const peer of chosen) void ask(peer);
   };
   const ask = async (peer: PeerId): Promise<void> => {
     const last = asked.get(peer);
@@ -107,7 +114,7 @@ export function createWelcome(parts: WelcomeParts): {
         if (problem === undefined) warnings.clear(`heard ${node}`);
         else judge("heard", node, problem);
       });
-      every(0, ROUND_MS, askOne);
+      every(0, ROUND_MS, askSome);
       every(1, CHECK_MS, () => {
         checkClock();
         return tellAddresses();
