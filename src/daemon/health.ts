@@ -1,5 +1,5 @@
 /** Liveness and readiness from what is known in memory: a probe never touches the disk. */
-import type { Catalog, Clock } from "../domain/index.ts";
+import { untilTick, type Catalog, type Clock } from "../domain/index.ts";
 import type { HealthPort } from "./http/ports.ts";
 
 /** A loop that stood still this long serves nobody. */
@@ -42,7 +42,8 @@ export function watchLoopLag(clock: Clock, observe: (lagMs: number) => void): ()
     wait(now);
   };
   const wait = (now: number) => {
-    const pauseMs = calm < CALM_SAMPLES ? LAG_SAMPLE_MS.late : LAG_SAMPLE_MS.idle;
+    const isIdle = calm >= CALM_SAMPLES;
+    const pauseMs = isIdle ? untilTick(clock, LAG_SAMPLE_MS.idle) : LAG_SAMPLE_MS.late;
     clock.after(pauseMs, () => sample(now + pauseMs));
   };
   wait(clock.monotonic());

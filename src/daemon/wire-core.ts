@@ -4,6 +4,7 @@
  */
 import {
   isAppError,
+  untilTick,
   type Clock,
   type ClusterConfig,
   type Commands,
@@ -120,7 +121,7 @@ export function every({ clock, log }: DaemonParts, milliseconds: number, work: (
   let stopped = false;
   let timer: { cancel(): void };
   const next = () => {
-    timer = clock.after(milliseconds, () => {
+    timer = clock.after(untilTick(clock, milliseconds), () => {
       void Promise.resolve()
         .then(work)
         .catch((error: unknown) => log.warn("a periodic activity failed", { err: error }))

@@ -47,3 +47,4 @@ export * from "./snapshot.ts";
 export * from "./swarm.ts";
 export * from "./tag.ts";
 export * from "./template.ts";
+export * from "./tick.ts";

@@ -9,6 +9,7 @@ import {
   LIMITS,
   errorText,
   nextVoters,
+  untilTick,
   type ClusterConfig,
   type VoterCandidate,
 } from "../domain/index.ts";
@@ -91,7 +92,7 @@ export function createChores(parts: ChoresParts): { start(): void; stop(): void 
     if (stopped) return;
     timer = clock.after(milliseconds, () => {
       void round();
-      plan(ROUND_MS);
+      plan(untilTick(clock, ROUND_MS));
     });
   };
 

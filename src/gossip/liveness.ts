@@ -13,11 +13,13 @@ import {
   overrides,
   retransmits,
   suspicionMs,
+  untilTick,
   type LivenessClaim,
   type LivenessState,
 } from "../domain/index.ts";
 import { decodeJson, encodeJson } from "./json-body.ts";
-import type { Liveness, Parts, PeerId, Verdict } from "./ports.ts";
+import type { Liveness, Parts, PeerId, ProbeLoad, Verdict } from "./ports.ts";
+import { stateAnswerSchema } from "./sync/messages.ts";
 
 const PERIOD_MS = 1_000;
 /** Between two rounds: longer than what a busy host does to a process. */
@@ -52,12 +54,14 @@ const probeSchema = z.looseObject({
     .max(2 ** 48),
   /** Node id to probe on behalf of the sender. */
   target: z.string().max(256).optional(),
+  state: stateAnswerSchema.optional(),
   claims: z.array(claimSchema).max(CLAIMS_PER_MESSAGE + 1),
 });
 const ackSchema = z.looseObject({
   v: z.literal(1),
   /** Of an indirect probe: whether the target answered. */
   ok: z.boolean(),
+  state: stateAnswerSchema.optional(),
   incarnation: z
     .number()
     .int()
@@ -99,6 +103,7 @@ class Detector implements Liveness {
   #ready = false;
   #timer: { cancel(): void } | undefined;
   #off: (() => void)[] = [];
+  #load: ProbeLoad | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -126,6 +131,10 @@ class Detector implements Liveness {
     return () => this.#listeners.delete(listener);
   }
 
+  carry(load: ProbeLoad): void {
+    this.#load = load;
+  }
+
   start(): void {
     if (this.#running) return;
     this.#running = true;
@@ -138,11 +147,11 @@ class Detector implements Liveness {
         if (!connected && node !== undefined && this.isUp(node)) void this.#probe(node);
       }),
     ];
-    this.#load()
+    this.#restore()
       .then(() => {
         this.#ready = true;
         this.#lastTick = clock.monotonic();
-        if (this.#running) this.#timer = clock.after(PERIOD_MS, () => this.#tick());
+        if (this.#running) this.#tickLater();
       })
       .catch((error: unknown) =>
         log.error("failure detector did not start", { reason: errorText(error) }),
@@ -157,7 +166,7 @@ class Detector implements Liveness {
     for (const off of this.#off.splice(0)) off();
   }
 
-  async #load(): Promise<void> {
+  async #restore(): Promise<void> {
     const stored = await this.#parts.catalog.table("setting").get(INCARNATION_KEY);
     this.#incarnation = (typeof stored === "number" ? stored : 0) + 1;
     await this.#persist();
@@ -192,10 +201,15 @@ class Detector implements Liveness {
     }
   }
 
+  #tickLater(): void {
+    const { clock } = this.#parts;
+    this.#timer = clock.after(untilTick(clock, PERIOD_MS), () => this.#tick());
+  }
+
   #tick(): void {
     if (!this.#running) return;
     const { clock } = this.#parts;
-    this.#timer = clock.after(PERIOD_MS, () => this.#tick());
+    this.#tickLater();
     const gapMs = Math.round(clock.monotonic() - this.#lastTick);
     if (gapMs > STOOD_STILL_MS) {
       this.#parts.log.warn("this node stood still: the others may have taken it for dead", {
@@ -285,10 +299,12 @@ class Detector implements Liveness {
         incarnation: this.#incarnation,
         target,
         claims: this.#claimsFor(node),
+        state: this.#load?.tell(),
       });
       const answer = await transport.request(peerId, "probe", body, { timeoutMs });
       const ack = decode(ackSchema, answer);
       this.#heard(node, ack.incarnation);
+      if (ack.state !== undefined) this.#load?.hear(peerId, ack.state);
       ack.claims.forEach((claim) => this.#apply(claim));
       return ack;
     } catch (error) {
@@ -305,11 +321,17 @@ class Detector implements Liveness {
     // Before it counts as heard, so that the answer tells it what was believed of it.
     const claims = this.#claimsFor(node);
     this.#heard(node, probe.incarnation);
+    if (probe.state !== undefined) this.#load?.hear(from, probe.state);
     probe.claims.forEach((claim) => this.#apply(claim));
     const target = probe.target;
     const known = target === undefined || this.#peers.has(target);
     const ok = target === undefined || (known && (await this.#ping(target, ANSWER_MS / 2)));
-    return encode({ ok, incarnation: this.#incarnation, claims });
+    return encode({
+      ok,
+      incarnation: this.#incarnation,
+      claims,
+      state: this.#load?.tell(),
+    });
   }
 
   #onNews(from: PeerId, body: Uint8Array): Verdict {

@@ -126,6 +126,23 @@ export interface Members {
   onChange(listener: () => void): () => void;
 }
 
+/** A catalog at one moment. */
+export interface StateMark {
+  /** State hash. */
+  readonly h: string;
+  /** Names the feed: another one when the catalog is not the one it was. */
+  readonly feed: string;
+  /** Of the newest change in it. */
+  readonly seq: number;
+}
+
+/** What probes and their answers carry besides. */
+export interface ProbeLoad {
+  /** This node's catalog now; undefined: it has nothing to say. */
+  tell(): StateMark | undefined;
+  hear(peer: PeerId, mark: StateMark): void;
+}
+
 /** This node's opinion of the others: the failure detector's. */
 export interface Liveness {
   stateOf(nodeId: string): LivenessState;
@@ -134,6 +151,8 @@ export interface Liveness {
   /** Alive, or only suspected. Always true of this node itself. */
   isUp(nodeId: string): boolean;
   onChange(listener: (nodeId: string, state: LivenessState) => void): () => void;
+  /** The two meet every few seconds anyway: so it costs no messages of its own. */
+  carry(load: ProbeLoad): void;
 }
 
 /* ---- records --------------------------------------------------------------------------------- */

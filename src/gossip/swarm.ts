@@ -13,6 +13,7 @@ import {
   holesOf,
   isAppError,
   seededRandom,
+  untilTick,
   type ArtifactRecord,
   type Holding,
   type SwarmView,
@@ -131,7 +132,7 @@ class NodeSwarm implements RunningSwarm {
     );
     const sweep = () => {
       this.#server.sweep();
-      this.#sweep = clock.after(SWEEP_MS, sweep);
+      this.#sweep = clock.after(untilTick(clock, SWEEP_MS), sweep);
     };
     sweep();
   }

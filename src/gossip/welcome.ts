@@ -2,7 +2,14 @@
  * Hellos on every new connection and from time to time: a node that was removed, whose data
  * directory runs twice, or whose clock is off learns it here, and so does its peer.
  */
-import { LIMITS, errorText, isAppError, type AppError, type ErrorCode } from "../domain/index.ts";
+import {
+  LIMITS,
+  errorText,
+  isAppError,
+  untilTick,
+  type AppError,
+  type ErrorCode,
+} from "../domain/index.ts";
 import type { Admission } from "./admission.ts";
 import { pickOne } from "./pick.ts";
 import type { Parts, PeerId } from "./ports.ts";
@@ -45,7 +52,7 @@ export function createWelcome(parts: WelcomeParts): {
   let stopped = false;
   const every = (index: number, milliseconds: number, work: () => unknown): void => {
     if (stopped) return;
-    timers[index] = clock.after(milliseconds, () => {
+    timers[index] = clock.after(untilTick(clock, milliseconds), () => {
       void work();
       every(index, milliseconds, work);
     });

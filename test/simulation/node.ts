@@ -116,6 +116,7 @@ export class SimNode {
       since: () => 0,
       isUp,
       onChange: () => () => undefined,
+      carry: () => undefined,
     };
   }
 }

@@ -1,6 +1,6 @@
 /** Nodes that replicate: the real catalog over a store in memory, on a test's network and clock. */
 import type { ClusterConfig, Entry, Log } from "../../src/domain/index.ts";
-import type { Liveness, Parts, Verdict } from "../../src/gossip/ports.ts";
+import type { Liveness, Parts, ProbeLoad, Verdict } from "../../src/gossip/ports.ts";
 import { createRegisters } from "../../src/gossip/registers.ts";
 import { createReplication } from "../../src/gossip/sync/index.ts";
 import {
@@ -99,6 +99,7 @@ export class Replica {
   readonly questions: { readonly to: string; readonly question: Question; atMs: number }[] = [];
   readonly #net: ReplicaNet;
   #hear: (from: string, body: Uint8Array) => Verdict = () => "ignore";
+  #load: ProbeLoad | undefined;
 
   constructor(
     net: ReplicaNet,
@@ -112,7 +113,8 @@ export class Replica {
     this.log = parts.log;
     const transport = this.#recording(parts.transport);
     const watched = { ...parts, transport };
-    const liveness = { isUp: () => rounds } as unknown as Liveness;
+    const carry = (load: ProbeLoad) => (this.#load = load);
+    const liveness = { isUp: () => rounds, carry } as unknown as Liveness;
     const registers = createRegisters(watched);
     const own = purge === undefined ? {} : { purge };
     this.replication = createReplication({ ...watched, ...own, liveness, registers });
@@ -121,6 +123,14 @@ export class Replica {
 
   hear(from: string, body: Uint8Array): Verdict {
     return this.#hear(from, body);
+  }
+
+  /** A probe of the other and its answer: each hears of the other's catalog. */
+  probe(other: Replica): void {
+    const mark = this.#load?.tell();
+    if (mark !== undefined) other.#load?.hear(`p${this.name}`, mark);
+    const answer = other.#load?.tell();
+    if (answer !== undefined) this.#load?.hear(`p${other.name}`, answer);
   }
 
   /** Questions of one kind, asked since the last look. */

@@ -13,7 +13,7 @@ import {
   type EntryKind,
 } from "../../domain/index.ts";
 import { Counts } from "../counts.ts";
-import type { Parts, PeerId, RequestOptions } from "../ports.ts";
+import type { Parts, PeerId, RequestOptions, StateMark } from "../ports.ts";
 import type { Intake } from "./intake.ts";
 import {
   decode,
@@ -79,6 +79,9 @@ export class Feed {
   #whole: Promise<unknown> = Promise.resolve();
   readonly #listener: FeedListener;
   #feedId: Promise<string> | undefined;
+  #feedName: string | undefined;
+  /** Checkpoints as they are on the disk, of those that were looked at since the start. */
+  readonly #reached = new Map<PeerId, Checkpoint>();
 
   constructor(parts: Parts, intake: Intake, listener: FeedListener) {
     this.#parts = parts;
@@ -97,6 +100,27 @@ export class Feed {
   /** Comparisons begun here, by result. */
   comparisons(): Readonly<Record<string, number>> {
     return this.#comparisons.all();
+  }
+
+  /** This catalog now; undefined until the name of its feed has been read. */
+  mark(): StateMark | undefined {
+    const { catalog } = this.#parts;
+    if (this.#feedName === undefined) {
+      this.#ownFeed().catch(() => undefined);
+      return undefined;
+    }
+    return { h: catalog.stateHash(), feed: this.#feedName, seq: catalog.sequence() };
+  }
+
+  /** A peer's catalog as it was a moment ago. @returns true when this one is the same */
+  heard(peer: PeerId, { h, feed, seq }: StateMark): boolean {
+    if (h !== this.#parts.catalog.stateHash()) return false;
+    this.#comparisons.add("in_sync");
+    this.#settle(peer);
+    this.#advance(peer, { feed, seq }).catch((error: unknown) => {
+      this.#parts.log.debug("a checkpoint was not stored", { peer, err: error });
+    });
+    return true;
   }
 
   /** How much longer than usual to wait before the next comparison: a power of two. */
@@ -267,10 +291,15 @@ export class Feed {
 
   async #advance(peer: PeerId, checkpoint: Checkpoint): Promise<void> {
     const { catalog } = this.#parts;
+    const isReached = (known: Checkpoint | undefined) =>
+      known?.feed === checkpoint.feed && known.seq >= checkpoint.seq;
+    if (isReached(this.#reached.get(peer))) return;
     const known = (await catalog.table("checkpoint").get(peer)) as Checkpoint | undefined;
-    if (known?.feed === checkpoint.feed && known.seq >= checkpoint.seq) return;
-    const local = [{ table: "checkpoint", key: peer, value: checkpoint }] as const;
-    await catalog.merge([], { local, sync: false });
+    if (!isReached(known)) {
+      const local = [{ table: "checkpoint", key: peer, value: checkpoint }] as const;
+      await catalog.merge([], { local, sync: false });
+    }
+    this.#reached.set(peer, checkpoint);
   }
 
   async #askState(peer: PeerId, options: RequestOptions) {
@@ -347,10 +376,10 @@ export class Feed {
     this.#feedId ??= (async () => {
       const table = this.#parts.catalog.table("checkpoint");
       const known = await table.get(FEED_ROW);
-      if (typeof known === "string") return known;
+      if (typeof known === "string") return (this.#feedName = known);
       const id = this.#parts.random.uuid();
       await table.put(FEED_ROW, id);
-      return id;
+      return (this.#feedName = id);
     })().catch((error: unknown) => {
       // A disk that was full once must not keep this node from answering for good.
       this.#feedId = undefined;

@@ -1,5 +1,5 @@
 /** Replication (design §3): eager spreading for speed, the change feed so that all converge. */
-import { CLUSTER, type Divergence, type EntryKind } from "../../domain/index.ts";
+import { CLUSTER, untilTick, type Divergence, type EntryKind } from "../../domain/index.ts";
 import { pickOne } from "../pick.ts";
 import type {
   Liveness,
@@ -8,6 +8,7 @@ import type {
   Replication,
   ReplicationCounts,
   RequestOptions,
+  StateMark,
 } from "../ports.ts";
 import { Eager } from "./eager.ts";
 import { Feed, assertPeer } from "./feed.ts";
@@ -17,13 +18,18 @@ import { Purge, type PurgeParts } from "./purge.ts";
 
 export type ReplicationParts = PurgeParts & IntakeParts & { readonly liveness: Liveness };
 
-/** Between two comparisons with a peer chosen by chance; with its jitter of a quarter below 5 s. */
+/**
+ * Without comparisons for so long, one is made with a peer chosen by chance; with its jitter of a
+ * quarter below 5 s. Mostly none is due: probes carry state hashes.
+ */
 const ROUND_MS = 3_500;
 /** A difference that gossip did not close by itself is pulled after this. */
 const SETTLE_MS = 500;
 /** From one peer, at most so often. */
 const PULL_GAP_MS = 1_000;
 const REQUEST_MS = 3_000;
+/** Differences that probes tell of are pulled at most so often. */
+const PROBE_GAP_MS = 1_000;
 /** A difference that lasts longer is reported. */
 const DIVERGED_MS = 10_000;
 const LAGS_KEPT = 21;
@@ -52,6 +58,9 @@ class Replicator implements Replication {
   readonly #planned = new Map<PeerId, { cancel(): void }>();
   readonly #off: (() => void)[] = [];
   #round: { cancel(): void } | undefined;
+  /** When probes last told of a peer's state, and when that was reason to pull (monotonic). */
+  #heardAtMs = -Infinity;
+  #probedAtMs = -Infinity;
   #stopped = false;
 
   constructor(parts: ReplicationParts) {
@@ -65,6 +74,10 @@ class Replicator implements Replication {
       settled: (keys) => this.#purge.settled(keys),
     });
     parts.transport.subscribe("changes", (from, body) => this.#receive(from, body));
+    parts.liveness.carry({
+      tell: () => (this.#stopped ? undefined : this.#feed.mark()),
+      hear: (peer, mark) => this.#hear(peer, mark),
+    });
   }
 
   start(): void {
@@ -195,6 +208,17 @@ class Replicator implements Replication {
     this.#planned.set(peer, timer);
   }
 
+  /** What a probe or its answer told of the peer's catalog. */
+  #hear(peer: PeerId, mark: StateMark): void {
+    if (this.#stopped) return;
+    const now = this.#parts.clock.monotonic();
+    this.#heardAtMs = now;
+    if (this.#feed.heard(peer, mark)) return this.#agreed(peer);
+    if (now - this.#probedAtMs < PROBE_GAP_MS) return;
+    this.#probedAtMs = now;
+    this.#plan(peer, SETTLE_MS, mark.h);
+  }
+
   #agreed(peer: PeerId): void {
     const nodeId = this.#parts.members.nodeOf(peer);
     if (nodeId === undefined) return;
@@ -223,8 +247,10 @@ class Replicator implements Replication {
     const { clock, random } = this.#parts;
     if (this.#stopped) return;
     const [byte = 0] = random.bytes(1);
-    this.#round = clock.after(ROUND_MS * (0.75 + byte / 512), () => {
-      const peer = pickOne(random, this.#reachable());
+    const waitMs = ROUND_MS * (0.75 + byte / 512);
+    this.#round = clock.after(untilTick(clock, waitMs), () => {
+      const isDue = clock.monotonic() - this.#heardAtMs >= ROUND_MS;
+      const peer = isDue ? pickOne(random, this.#reachable()) : undefined;
       if (peer !== undefined) this.#plan(peer, 0);
       this.#nextRound();
     });
