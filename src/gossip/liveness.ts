@@ -24,7 +24,9 @@ import { stateAnswerSchema } from "./sync/messages.ts";
 const PERIOD_MS = 1_000;
 /** Between two rounds: longer than what a busy host does to a process. */
 const STOOD_STILL_MS = 5_000;
-const ANSWER_MS = 500;
+/** Until the next tick, at which this node wakes anyway: a timer wakes it also when cancelled. */
+const ANSWER_MS = 1_000;
+const HELPER_MS = 500;
 const HELPERS = 3;
 const CLAIMS_PER_MESSAGE = 8;
 const GRACE_MS = 5_000;
@@ -255,6 +257,7 @@ class Detector implements Liveness {
     try {
       const begun = clock.monotonic();
       const limit = ANSWER_MS * (1 + this.#health);
+      const helperLimit = HELPER_MS * (1 + this.#health);
       if (await this.#ping(node, limit)) {
         this.#health = Math.max(0, this.#health - 1);
         return;
@@ -263,13 +266,15 @@ class Detector implements Liveness {
         [...this.#peers.keys()].filter((other) => other !== node && this.isUp(other)).sort(),
         HELPERS,
       );
-      const answers = await Promise.all(helpers.map((helper) => this.#ask(helper, node, limit)));
+      const answers = await Promise.all(
+        helpers.map((helper) => this.#ask(helper, node, helperLimit)),
+      );
       // No helper answered at all: perhaps it is this node that is slow or cut off.
       if (helpers.length > 0 && answers.every((answer) => answer === undefined)) {
         this.#health = Math.min(HEALTH_MAX, this.#health + 1);
       }
       const peer = this.#peers.get(node);
-      const paused = clock.monotonic() - begun > 2 * limit + PERIOD_MS;
+      const paused = clock.monotonic() - begun > limit + helperLimit + PERIOD_MS;
       if (peer === undefined || paused || !this.#ready || answers.includes(true)) return;
       if (!peer.heard && clock.monotonic() - peer.knownAt < GRACE_MS) return;
       const { incarnation } = peer;
@@ -325,7 +330,7 @@ class Detector implements Liveness {
     probe.claims.forEach((claim) => this.#apply(claim));
     const target = probe.target;
     const known = target === undefined || this.#peers.has(target);
-    const ok = target === undefined || (known && (await this.#ping(target, ANSWER_MS / 2)));
+    const ok = target === undefined || (known && (await this.#ping(target, HELPER_MS / 2)));
     return encode({
       ok,
       incarnation: this.#incarnation,

@@ -4,7 +4,7 @@
  * answers back.
  */
 import { setMaxListeners } from "node:events";
-import type { Stream } from "@libp2p/interface";
+import type { Stream, StreamMessageEvent } from "@libp2p/interface";
 import { AppError, ERRORS, isAppError, type Clock, type ErrorCode } from "../../domain/index.ts";
 
 const REQUEST = 1;
@@ -164,19 +164,28 @@ function follow(
   limit: () => number = () => FRAME_BYTES,
 ): void {
   const reader = new FrameReader(limit);
-  const run = async () => {
-    for await (const piece of stream) {
-      const bytes = piece instanceof Uint8Array ? piece : piece.subarray();
+  let hasEnded = false;
+  const end = (reason: unknown) => {
+    if (hasEnded) return;
+    hasEnded = true;
+    stream.removeEventListener("message", onMessage);
+    onEnd(reason);
+  };
+  // By its events: to iterate over the stream is a queue and several turns more for each piece.
+  const onMessage = ({ data }: StreamMessageEvent) => {
+    try {
+      const bytes = data instanceof Uint8Array ? data : data.subarray();
       for (const frame of reader.push(bytes)) onFrame(frame);
+    } catch (error) {
+      stream.abort(asError(error));
+      end(error);
     }
   };
-  run().then(
-    () => onEnd(new Error("the stream has ended")),
-    (error: unknown) => {
-      stream.abort(asError(error));
-      onEnd(error);
-    },
-  );
+  const onClosed = () => end(new Error("the stream has ended"));
+  stream.addEventListener("close", ({ error }) => end(error ?? new Error("the stream has ended")));
+  stream.addEventListener("remoteCloseWrite", onClosed);
+  stream.addEventListener("message", onMessage);
+  if (stream.readStatus !== "readable" && stream.readStatus !== "paused") queueMicrotask(onClosed);
 }
 
 export const asError = (thrown: unknown): Error =>
