@@ -80,8 +80,8 @@ export class Feed {
   readonly #listener: FeedListener;
   #feedId: Promise<string> | undefined;
   #feedName: string | undefined;
-  /** Checkpoints as they are on the disk, of those that were looked at since the start. */
-  readonly #reached = new Map<PeerId, Checkpoint>();
+  /** What each peer told last, as far as its checkpoint is stored: mostly nothing has changed. */
+  readonly #told = new Map<PeerId, Checkpoint>();
 
   constructor(parts: Parts, intake: Intake, listener: FeedListener) {
     this.#parts = parts;
@@ -117,9 +117,14 @@ export class Feed {
     if (h !== this.#parts.catalog.stateHash()) return false;
     this.#comparisons.add("in_sync");
     this.#settle(peer);
-    this.#advance(peer, { feed, seq }).catch((error: unknown) => {
-      this.#parts.log.debug("a checkpoint was not stored", { peer, err: error });
-    });
+    const told = this.#told.get(peer);
+    if (told?.feed === feed && told.seq === seq) return true;
+    this.#advance(peer, { feed, seq }).then(
+      () => this.#told.set(peer, { feed, seq }),
+      (error: unknown) => {
+        this.#parts.log.debug("a checkpoint was not stored", { peer, err: error });
+      },
+    );
     return true;
   }
 
@@ -291,15 +296,10 @@ export class Feed {
 
   async #advance(peer: PeerId, checkpoint: Checkpoint): Promise<void> {
     const { catalog } = this.#parts;
-    const isReached = (known: Checkpoint | undefined) =>
-      known?.feed === checkpoint.feed && known.seq >= checkpoint.seq;
-    if (isReached(this.#reached.get(peer))) return;
     const known = (await catalog.table("checkpoint").get(peer)) as Checkpoint | undefined;
-    if (!isReached(known)) {
-      const local = [{ table: "checkpoint", key: peer, value: checkpoint }] as const;
-      await catalog.merge([], { local, sync: false });
-    }
-    this.#reached.set(peer, checkpoint);
+    if (known?.feed === checkpoint.feed && known.seq >= checkpoint.seq) return;
+    const local = [{ table: "checkpoint", key: peer, value: checkpoint }] as const;
+    await catalog.merge([], { local, sync: false });
   }
 
   async #askState(peer: PeerId, options: RequestOptions) {

@@ -248,9 +248,10 @@ class Replicator implements Replication {
     if (this.#stopped) return;
     const [byte = 0] = random.bytes(1);
     const waitMs = ROUND_MS * (0.75 + byte / 512);
-    this.#round = clock.after(untilTick(clock, waitMs), () => {
-      const isDue = clock.monotonic() - this.#heardAtMs >= ROUND_MS;
-      const peer = isDue ? pickOne(random, this.#reachable()) : undefined;
+    // While probes tell there is little to do, and no reason to wake for it alone.
+    const isTold = () => clock.monotonic() - this.#heardAtMs < ROUND_MS;
+    this.#round = clock.after(isTold() ? untilTick(clock, waitMs) : waitMs, () => {
+      const peer = isTold() ? undefined : pickOne(random, this.#reachable());
       if (peer !== undefined) this.#plan(peer, 0);
       this.#nextRound();
     });
