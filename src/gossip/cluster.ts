@@ -70,7 +70,7 @@ export function createCluster(options: ClusterOptions): Cluster {
   const members = createMembers(catalog, nodeId);
   const parts = { transport, members, catalog, clock, random, log };
   const liveness = createLiveness(parts);
-  const registers = createRegisters(parts);
+  const registers = createRegisters({ ...parts, liveness });
   const leadership = createLeadership({
     ...parts,
     registers,

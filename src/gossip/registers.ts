@@ -6,6 +6,7 @@ import {
   LIMITS,
   errorText,
   isAppError,
+  majorityOf,
   type ClusterConfig,
   type Entry,
   type EntryKind,
@@ -14,7 +15,7 @@ import {
 } from "../domain/index.ts";
 import { Acceptor } from "./acceptor.ts";
 import { Counts } from "./counts.ts";
-import type { Change, Parts, RegisterCounts, Registers } from "./ports.ts";
+import type { Change, Liveness, Parts, RegisterCounts, Registers } from "./ports.ts";
 import { Proposer, type RegisterChange } from "./proposer.ts";
 import {
   answerSchema,
@@ -49,12 +50,14 @@ interface SettleOptions extends UpdateOptions {
   readonly everywhere?: boolean;
 }
 
-export function createRegisters(parts: Parts): OpenedRegisters {
+export type RegisterParts = Parts & { readonly liveness: Pick<Liveness, "isUp"> };
+
+export function createRegisters(parts: RegisterParts): OpenedRegisters {
   return new NodeRegisters(parts);
 }
 
 class NodeRegisters implements OpenedRegisters {
-  readonly #parts: Parts;
+  readonly #parts: RegisterParts;
   readonly #acceptor: Acceptor;
   readonly #voters: Voters;
   readonly #proposer: Proposer;
@@ -72,7 +75,7 @@ class NodeRegisters implements OpenedRegisters {
   readonly #loaded: Promise<void>;
   #load: () => void = () => undefined;
 
-  constructor(parts: Parts) {
+  constructor(parts: RegisterParts) {
     const { catalog, clock, random, log, members, transport } = parts;
     this.#parts = parts;
     this.#acceptor = new Acceptor(catalog, clock);
@@ -185,10 +188,12 @@ class NodeRegisters implements OpenedRegisters {
     signal?.throwIfAborted();
     if (members.voters() === undefined) return this.#updateAlone(kind, id, change);
     await this.#loaded;
+    // What a minority accepts unasked is refused now, and done when the others are back.
+    const isUnasked = isNew && this.#isMajorityUp();
     const decided = await this.#proposer.update(`${kind}/${id}`, change as RegisterChange, {
       untilMs,
       everywhere,
-      isNew,
+      isNew: isUnasked,
       ...(signal === undefined ? {} : { signal }),
     });
     this.#updates.add(decided.changed ? "written" : "unchanged");
@@ -198,6 +203,12 @@ class NodeRegisters implements OpenedRegisters {
     // Readers of this node see what was agreed before whoever asked for it is answered.
     if ((held?.version ?? 0) < entry.version) await catalog.merge([entry]);
     return entry;
+  }
+
+  #isMajorityUp(): boolean {
+    const { members, liveness } = this.#parts;
+    const voters = members.voters()?.nodes ?? [];
+    return voters.filter((node) => liveness.isUp(node)).length >= majorityOf(voters.length);
   }
 
   /** A node that is alone is its own quorum. */

@@ -71,7 +71,11 @@ const nodes = await Promise.all(
       },
     ]);
     part.transport.setMembers(peers, new Map());
-    const registers = createRegisters({ ...part, members: createMembers(part.catalog, part.name) });
+    const registers = createRegisters({
+      ...part,
+      members: createMembers(part.catalog, part.name),
+      liveness: { isUp: () => true },
+    });
     await registers.start();
     return { ...part, registers };
   }),

@@ -78,7 +78,7 @@ async function inBatches<T>(items: readonly T[], work: (some: readonly T[]) => P
 const members = createMembers(catalog, self);
 const transport = createTransportSwitch();
 const parts = { transport, members, catalog, clock: realClock, random: realRandom, log };
-const registers = createRegisters(parts);
+const registers = createRegisters({ ...parts, liveness: { isUp: () => true } });
 await registers.start();
 const added = await Promise.all(
   others.map(async (node_id) => {

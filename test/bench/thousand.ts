@@ -147,8 +147,8 @@ class Fleet {
     const transport = metered(bare, this.world, () => this.#isOpen);
     const [clock, random, log] = [host.clock(), host.random(), host.log()];
     const parts = { catalog, members, transport, clock, random, log };
-    const registers = createRegisters(parts);
     const liveness = createLiveness(parts);
+    const registers = createRegisters({ ...parts, liveness });
     const replication = createReplication({ ...parts, registers, liveness });
     const start = async () => {
       await registers.start();

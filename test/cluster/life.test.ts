@@ -131,6 +131,9 @@ describe("a cluster of five", { timeout: LONG_MS }, () => {
     const { template_id } = await cluster.node(0).get("/v1/templates/first");
     cluster.cut([0, 1, 2], [3, 4]);
     await cluster.until(4, "the minority to know", (state) => !state.quorum.available);
+    const templates = async () =>
+      (await cluster.node(4).items("/v1/templates")).map((one) => one["template_id"]);
+    const before = await templates();
     const refused = await cluster.node(4).ask("POST", "/v1/templates/from-image", request("small"));
     expect(refused).toMatchObject({ status: 503, body: { code: "no_quorum" } });
     const resolved = await cluster.node(4).ask("POST", "/v1/resolve", { template_id });
@@ -149,6 +152,8 @@ describe("a cluster of five", { timeout: LONG_MS }, () => {
     cluster.heal([0, 1, 2], [3, 4]);
     await cluster.inSync();
     await heldBy(4, job.template_id, all);
+    // What was refused is not done later.
+    expect((await templates()).sort()).toEqual([...before, job.template_id].sort());
     const id = String(sandbox.body["sandbox_id"]);
     expect((await cluster.node(4).ask("DELETE", `/v1/sandboxes/${id}`)).status).toBe(204);
   });

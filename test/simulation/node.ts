@@ -84,8 +84,8 @@ export class SimNode {
     const transport = this.network.transport(host);
     const clock = host.clock();
     const parts = { catalog, members, transport, clock, random: host.random(), log: host.log() };
-    const registers = createRegisters(parts);
     const liveness = this.#liveness();
+    const registers = createRegisters({ ...parts, liveness });
     const leadership = createLeadership({ ...parts, registers, liveness, termMs: TERM_MS });
     const replication = createReplication({ ...parts, registers, liveness, purge: PURGE });
     const life = { catalog, transport, registers, leadership, fence: createFence(catalog) };

@@ -115,7 +115,7 @@ export class Replica {
     const watched = { ...parts, transport };
     const carry = (load: ProbeLoad) => (this.#load = load);
     const liveness = { isUp: () => rounds, carry } as unknown as Liveness;
-    const registers = createRegisters(watched);
+    const registers = createRegisters({ ...watched, liveness });
     const own = purge === undefined ? {} : { purge };
     this.replication = createReplication({ ...watched, ...own, liveness, registers });
     this.replication.start();
