@@ -129,8 +129,9 @@ export function deliveryPlan(snapshot: SnapshotInfo, nodes: readonly NodeFact[])
     status === "READY" ? [node_id] : [],
   );
   const size = formatBytes(snapshot.rootfs_size_bytes_at_snapshot);
+  const from = holders.length === 0 ? "" : ` from ${shortList(holders)}`;
   const effects = [
-    `Memory and disk (${size}) are copied from ${shortList(holders) || "nowhere"} as chunks.`,
+    `Memory and disk (${size}) are copied${from} as chunks.`,
     "Sandboxes can be started from it there; what runs is not touched.",
     "A node that it does not fit is refused with the reason before anything is copied.",
   ];
