@@ -17,11 +17,10 @@ import {
   type JobRecord,
   type SnapshotOperation,
 } from "../domain/index.ts";
-import { jobEnd } from "./job-end.ts";
 import { pendingJob } from "./job-record.ts";
 import type { Nodes } from "./nodes.ts";
 import { replicasOf, type Records } from "./records.ts";
-import { ended, operationId } from "./snapshots.ts";
+import { operationEnd, operationId } from "./snapshots.ts";
 
 export interface DeliveryParts {
   readonly catalog: Catalog;
@@ -58,8 +57,7 @@ export async function deliverSnapshot(
       asked_nodes,
     },
   );
-  const answer = async (job: JobRecord) =>
-    ended(await jobEnd(parts, job, LIMITS.snapshotOperationMs, context.signal));
+  const answer = (job: JobRecord) => operationEnd(parts, job, context);
   const earlier = await records.update("job", wanted.job_id, () => undefined);
   if (earlier !== undefined) {
     assertSameRequest(earlier, wanted);

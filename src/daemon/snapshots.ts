@@ -153,7 +153,7 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
     const earlier = await records.update("job", wanted.job_id, () => undefined);
     if (earlier !== undefined) {
       assertSameRequest(earlier, wanted);
-      return ended(await jobEnd(parts, earlier, LIMITS.snapshotOperationMs, context.signal));
+      return operationEnd(parts, earlier, context);
     }
     const node_id = await nodeOfSandbox(parts, wanted.sandbox_id ?? "");
     guard(node_id);
@@ -164,7 +164,7 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
       assertSameRequest(current, job);
       return undefined;
     });
-    return ended(await jobEnd(parts, written ?? job, LIMITS.snapshotOperationMs, context.signal));
+    return operationEnd(parts, written ?? job, context);
   };
 
   const remove: Snapshots["remove"] = async (id, request, context) => {
@@ -227,8 +227,27 @@ export function createSnapshots(parts: SnapshotParts): Snapshots {
   };
 }
 
-/** What the job came to. @throws AppError what it failed with, or that it has not ended */
-export function ended(job: JobRecord): SnapshotOperation {
+/**
+ * What the job came to, waited for as long as such an operation may take.
+ * @throws AppError what it failed with, that it has not ended, and snapshot_not_found: it went
+ *   with its snapshot
+ */
+export async function operationEnd(
+  parts: Parameters<typeof jobEnd>[0],
+  job: JobRecord,
+  { signal }: Pick<CallContext, "signal">,
+): Promise<SnapshotOperation> {
+  try {
+    return ended(await jobEnd(parts, job, LIMITS.snapshotOperationMs, signal));
+  } catch (cause) {
+    if (!isAppError(cause, "job_not_found")) throw cause;
+    const text = `snapshot ${job.resource_id} was deleted while this was under way`;
+    throw new AppError("snapshot_not_found", text, { cause });
+  }
+}
+
+/** @throws AppError what it failed with, or that it has not ended */
+function ended(job: JobRecord): SnapshotOperation {
   const operation = snapshotOperation(job);
   if (operation !== undefined && job.status === "READY") return operation;
   const meta = { operation_id: job.job_id, status: job.status };

@@ -198,6 +198,19 @@ describe("going back to a snapshot", () => {
     expect(node.refs.active()).toMatchObject([{ snapshot_id: "tpl-1", sandbox_id: "sb-1" }]);
   });
 
+  it("whose job goes with its snapshot says that there is no such snapshot", async () => {
+    const { snapshot_id } = await create();
+    setup.fake.before = never;
+    const going = rollback(snapshot_id);
+    void going.catch(() => undefined);
+    const isOf = (job: { operation: string }) => job.operation === "SNAPSHOT_ROLLBACK";
+    await waitFor(() => [...node.records.list("job")].some(isOf));
+    for (const { job_id } of [...node.records.list("job")].filter(isOf)) {
+      await node.records.update("job", job_id, () => null);
+    }
+    await expect(going).rejects.toMatchObject({ code: "snapshot_not_found" });
+  });
+
   it("holds both while it is under way", async () => {
     const { snapshot_id } = await create();
     setup.fake.before = never;
