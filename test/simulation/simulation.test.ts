@@ -47,11 +47,9 @@ describe("the simulation", { timeout: 8 * MINUTES }, () => {
   });
 
   it("sequences of all operations on three daemons end where a simple model does", async () => {
-    const { found, totals } = await runSeeds(
-      "model",
-      1 + (Math.floor(Date.now() / 1_000) % 85),
-      15,
-    );
+    // Of the 10,000 that have held, others each time.
+    const from = 1 + (Math.floor(Date.now() / 1_000) % 9_985);
+    const { found, totals } = await runSeeds("model", from, 15);
     expect(found, `npm run sim -- --model 1 --seed ${found?.seed}`).toBeUndefined();
     expect(totals["sequences"]).toBe(15);
   });

@@ -9,7 +9,6 @@ import {
   errorText,
   isActiveJob,
   isSandboxJob,
-  type Catalog,
   type Clock,
   type JobRecord,
   type Log,
@@ -18,7 +17,6 @@ import type { Nodes } from "../nodes.ts";
 import { failSandboxJob, type SandboxJobParts } from "./sandbox-jobs.ts";
 
 export interface RemovedNodesParts extends SandboxJobParts {
-  readonly catalog: Pick<Catalog, "subscribe">;
   readonly nodes: Pick<Nodes, "self" | "all" | "wasRemoved" | "onChange">;
   readonly clock: Pick<Clock, "now" | "after">;
   readonly log: Log;
@@ -70,9 +68,7 @@ export class RemovedNodesWorker {
   }
 
   #isLeft(job: JobRecord): boolean {
-    // A delivery is ended where it is waited for, see SnapshotsWorker.
-    if (job.operation === "SNAPSHOT_DELIVER" || !isSandboxJob(job) || !isActiveJob(job))
-      return false;
+    if (!isSandboxJob(job) || !isActiveJob(job)) return false;
     return this.#parts.nodes.wasRemoved(job.node_id ?? "");
   }
 

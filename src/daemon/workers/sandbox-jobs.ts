@@ -4,14 +4,17 @@ import {
   isActiveJob,
   isAppError,
   templateMachine,
+  type Catalog,
   type Clock,
   type JobRecord,
   type TemplateRecord,
 } from "../../domain/index.ts";
 import { failJob } from "../job-record.ts";
 import type { Records } from "../records.ts";
+import { dropDelivery } from "./delivery.ts";
 
 export interface SandboxJobParts {
+  readonly catalog: Catalog;
   readonly records: Records;
   readonly clock: Pick<Clock, "now">;
   /** Lets an artifact go at once that only this job refers to. */
@@ -19,8 +22,8 @@ export interface SandboxJobParts {
 }
 
 /**
- * Its snapshot FAILED, nothing of its commit left, then the job itself FAILED with the error. What
- * is on the disk is its node's.
+ * Its snapshot FAILED, nothing of its commit left and of a delivery only what the record names, then
+ * the job itself FAILED with the error. What is on the disk is its node's.
  * @throws AppError no_quorum, catalog_degraded: it is to be tried again
  */
 export async function failSandboxJob(
@@ -34,6 +37,9 @@ export async function failSandboxJob(
     await changeStatus(parts, id, { from: "CREATING", event: "fail" }, { last_error: message });
   }
   if (job.operation === "COMMIT") await dropCommit(parts, job);
+  if (job.operation === "SNAPSHOT_DELIVER") {
+    await dropDelivery(parts, job, isAppError(error, "job_cancelled"));
+  }
   const at = new Date(parts.clock.now()).toISOString();
   const code = isAppError(error) ? error.code : "internal";
   const event = code === "job_cancelled" ? "cancel" : "fail";

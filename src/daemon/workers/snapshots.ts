@@ -30,7 +30,7 @@ import type { Nodes } from "../nodes.ts";
 import type { RuntimeRefs } from "../runtime-refs.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import { commitSandbox, type CommitSteps, type CommitWorkParts } from "./commit.ts";
-import { deliver, dropDelivery, type DeliveryWorkParts } from "./delivery.ts";
+import { deliver, type DeliveryWorkParts } from "./delivery.ts";
 import type { ReplicasWorker } from "./replicas.ts";
 import { changeStatus, failSandboxJob, type SandboxJobParts } from "./sandbox-jobs.ts";
 
@@ -342,9 +342,6 @@ export class SnapshotsWorker {
     if (job.operation === "SNAPSHOT_CREATE") {
       await replicas.discard(id);
       await folders.remove(join(templatesDir, id));
-    }
-    if (job.operation === "SNAPSHOT_DELIVER") {
-      await dropDelivery(this.#parts, job, isAppError(error, "job_cancelled"));
     }
     await failSandboxJob(this.#parts, job, error);
     this.#times.forget(job.job_id);

@@ -1,5 +1,5 @@
 /** Protocol ids: what a stream is for. */
-import type { Protocol } from "../ports.ts";
+import type { Protocol, Topic } from "../ports.ts";
 
 /** Those on which peers ask each other. */
 export const PROTOCOLS: readonly Protocol[] = [
@@ -14,6 +14,8 @@ export const PROTOCOLS: readonly Protocol[] = [
   "storage",
   "bundle",
 ];
+/** In a frame each stands by its place here: new ones come last. */
+export const TOPICS: readonly Topic[] = ["changes", "liveness"];
 /** What goes to everybody, without an answer. */
 export const MESSAGES = "messages";
 

@@ -4,9 +4,9 @@
  */
 import { TopicValidatorResult, gossipsub, type GossipSub } from "@chainsafe/libp2p-gossipsub";
 import type { PeerId, Topic, Verdict } from "../ports.ts";
+import { TOPICS } from "./protocols.ts";
 
 export const TOPIC_PREFIX = "/templatecenter/1/";
-const TOPICS: readonly Topic[] = ["changes", "liveness"];
 const VERDICTS: Readonly<Record<Verdict, TopicValidatorResult>> = {
   accept: TopicValidatorResult.Accept,
   ignore: TopicValidatorResult.Ignore,

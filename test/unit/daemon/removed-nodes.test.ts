@@ -9,6 +9,7 @@ import {
   type ArtifactRecord,
   type JobRecord,
   type NodeFact,
+  type TemplateRecord,
 } from "../../../src/domain/index.ts";
 import { realClock } from "../../support/real-clock.ts";
 import { loneRegisters, openMemoryCatalog } from "../../support/snapshot-node.ts";
@@ -115,6 +116,29 @@ describe("when a node is removed", () => {
     expect(job("c")).toMatchObject(failed);
     expect(template("of-c")).toBeUndefined();
     expect(released).toEqual(["rfs", "m"]);
+  });
+
+  it("its delivery is FAILED; what it has not told anybody of is let go", async () => {
+    await put("d", { operation: "SNAPSHOT_DELIVER", artifact_ids: ["told", "untold"] });
+    await putTemplate("of-d", "d");
+    const told = template("of-d") as TemplateRecord;
+    const frozen = {
+      ...{ generation: 0, template_id: "tpl-1", driver: "qemu", description: {} },
+      ...{ guest_image_version: "", agent_version: "", kernel_version: "", versions_extra: {} },
+      files: [{ name: "memory", artifact_id: "told" }],
+    };
+    const value = { ...told, status: "READY", frozen } as const;
+    await catalog.merge([{ owner: CLUSTER, kind: "template", id: "of-d", version: 2, value }]);
+    for (const id of ["told", "untold"]) {
+      await catalog.merge([
+        { owner: CLUSTER, kind: "artifact", id, version: 1, value: artifact(id) },
+      ]);
+    }
+    removal();
+    await waitFor(() => job("d")?.status === "FAILED");
+    expect(job("d")).toMatchObject(failed);
+    expect(template("of-d")?.status).toBe("READY");
+    expect(released).toEqual(["untold"]);
   });
 
   it("its rollback, and one that nobody has begun, are FAILED; others go on", async () => {

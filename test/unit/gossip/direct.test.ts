@@ -120,3 +120,14 @@ test("a peer that has been silent for long is not relied on until it is heard of
   direct.heard("a");
   expect(direct.publish(change("three"), ["a"])).toBe(false);
 });
+
+test("in a large cluster a peer may be silent for as long as its turn to be asked takes", async () => {
+  const { direct, connect, move } = setUp();
+  const peers = Array.from({ length: 60 }, (_, index) => `p${index}`);
+  connect(...peers);
+  move(60_000);
+  expect(direct.publish(change("one"), ["p0", "p1"])).toBe(false);
+  expect(direct.publish(change("two"), peers)).toBe(true);
+  move(61_000);
+  expect(direct.publish(change("three"), peers)).toBe(false);
+});
