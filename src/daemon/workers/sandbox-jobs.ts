@@ -22,8 +22,8 @@ export interface SandboxJobParts {
 }
 
 /**
- * Its snapshot FAILED, nothing of its commit left and of a delivery only what the record names, then
- * the job itself FAILED with the error. What is on the disk is its node's.
+ * Its snapshot FAILED, nothing of its commit left and of a delivery only what the record names,
+ * then the job itself FAILED with the error. What is on the disk is its node's.
  * @throws AppError no_quorum, catalog_degraded: it is to be tried again
  */
 export async function failSandboxJob(
